@@ -1,0 +1,82 @@
+"""Every folder and file name of the project, once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_ZIP = PROJECT_ROOT / "data" / "sample.zip"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a project keeps its things: photos below `root`, models and the table below `results`."""
+
+    root: Path
+    results: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def train(self) -> Path:
+        """`data/train/<class>/…`, the labelled training photos."""
+        return self.data / "train"
+
+    @property
+    def train_aug(self) -> Path:
+        """`data/train_aug/<class>/…`, augmented copies of the training photos."""
+        return self.data / "train_aug"
+
+    @property
+    def val(self) -> Path:
+        """`data/val/<class>/…`; where it is missing, validation is split off from `train`."""
+        return self.data / "val"
+
+    @property
+    def test(self) -> Path:
+        """`data/test/<class>/…`, labelled photos that no training run has seen."""
+        return self.data / "test"
+
+    @property
+    def test_kaggle(self) -> Path:
+        """`data/test_kaggle/`, the unlabelled photos of the competition."""
+        return self.data / "test_kaggle"
+
+    @property
+    def class_names(self) -> Path:
+        """`data/class_names.txt`: one class a line, in the order of the model's outputs."""
+        return self.data / "class_names.txt"
+
+    @property
+    def dataset_record(self) -> Path:
+        """`data/dataset.json`: where the photos in `data/` were fetched from."""
+        return self.data / "dataset.json"
+
+    @property
+    def model(self) -> Path:
+        return self.results / "model"
+
+    @property
+    def experiments(self) -> Path:
+        """`experiments.xlsx`, the table people open."""
+        return self.results / "experiments.xlsx"
+
+    @property
+    def experiments_csv(self) -> Path:
+        """`experiments.csv`, the same table for `git diff`."""
+        return self.results / "experiments.csv"
+
+
+def get_paths(root: str | Path = ".", results: str | Path | None = None) -> Paths:
+    """The project's folders; `data/` and `model/` are made where missing.
+
+    `results` (`root`, where it is None) may lie elsewhere: photos are read fast from a Colab machine's own
+    disk, models and the table outlive it on Google Drive.
+    """
+    root = Path(root).expanduser().resolve()
+    paths = Paths(root, Path(results).expanduser().resolve() if results else root)
+    paths.data.mkdir(parents=True, exist_ok=True)
+    paths.model.mkdir(parents=True, exist_ok=True)
+    return paths
