@@ -1,0 +1,165 @@
+"""What a run is made of, and the seed's eleven. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+
+from emo.backbones import check_unfreeze, get_backbone
+from emo.errors import UserError
+
+OPTIMIZERS = ("sgd", "adam")
+LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
+HEAD_LAYERS = "flatten, avg_pool, dropout RATE, dense UNITS"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run, and nothing else. Vary one with `dataclasses.replace`.
+
+    - backbone: a key of `emo.BACKBONES`; weights: "imagenet", a file, or None; unfreeze: "none", "all"
+      or a block name (that block and all after it train).
+    - head: the layers between backbone and softmax, e.g. ("avg_pool", "dropout 0.2", "dense 1024");
+      dense layers have ReLU; the softmax layer is added with as many units as there are classes.
+    - optimizer: "sgd" or "adam"; learning_rate > 0; momentum in [0, 1), for sgd.
+    - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device.
+    - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
+    - image_size in pixels (square); batch_size in photos; seed: everything random comes from it.
+
+    Raises UserError naming the field, what is wrong and what is allowed.
+    """
+
+    name: str
+    backbone: str
+    head: tuple[str, ...]
+    optimizer: str
+    learning_rate: float
+    momentum: float = 0.0
+    loss: str = "categorical_crossentropy"
+    augment: bool = False
+    use_augmented_copy: bool = False
+    epochs: int = 10
+    unfreeze: str = "none"
+    weights: str | None = "imagenet"
+    image_size: int = 224
+    batch_size: int = 32
+    seed: int = 42
+
+    def __new__(cls, *args, **fields):
+        # the generated __init__ would answer an unknown name with a TypeError that names no alternatives
+        allowed = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in allowed:
+                raise UserError(f"Experiment has no field {name!r}; its fields are {', '.join(allowed)}.")
+        return super().__new__(cls)
+
+    def __post_init__(self):
+        if isinstance(self.head, list):  # what JSON makes of a tuple
+            object.__setattr__(self, "head", tuple(self.head))
+        backbone = get_backbone(self.backbone)
+        check_unfreeze(self.backbone, self.unfreeze)
+        parse_head(self.head)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("loss", self.loss, LOSSES)
+        _one_of("augment", self.augment, (True, False))
+        _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
+        _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
+        _number("momentum", self.momentum, float, 0, 0.9999)
+        if self.momentum and self.optimizer != "sgd":
+            raise UserError(f"momentum={self.momentum} belongs to optimizer='sgd'; set it to 0 for adam.")
+        _number("epochs", self.epochs, int, 1, 10_000)
+        _number("image_size", self.image_size, int, backbone.min_size, 1024)
+        _number("batch_size", self.batch_size, int, 1, 4096)
+        _number("seed", self.seed, int, 0, 2**31 - 1)
+        if not (self.weights is None or (isinstance(self.weights, str) and self.weights)):
+            raise UserError(f"weights={self.weights!r} is no file name; give 'imagenet', a file or None.")
+
+    def to_json(self) -> str:
+        """One line of JSON that `Experiment.from_json` turns back into an equal experiment."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Experiment:
+        """The experiment that `to_json` wrote. Raises UserError for fields it does not know."""
+        return cls(**json.loads(text))
+
+
+def get_experiment(name: str, **changes) -> Experiment:
+    """The experiment of that name with some fields changed. Raises UserError naming what is allowed."""
+    if name not in EXPERIMENTS:
+        raise UserError(f"There is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
+    return dataclasses.replace(EXPERIMENTS[name], **changes)
+
+
+def parse_head(head: tuple[str, ...]) -> list[tuple[str, float | None]]:
+    """("avg_pool", "dropout 0.2") → [("avg_pool", None), ("dropout", 0.2)]. Raises UserError."""
+    if isinstance(head, str) or not head:
+        raise UserError(f"head={head!r} must be a tuple of layers such as ('avg_pool', 'dropout 0.2').")
+    parsed: list[tuple[str, float | None]] = []
+    for text in head:
+        kind, _, value = str(text).partition(" ")
+        try:
+            if kind in ("flatten", "avg_pool") and not value:
+                parsed.append((kind, None))
+            elif kind == "dropout" and 0 <= float(value) < 1:
+                parsed.append((kind, float(value)))
+            elif kind == "dense" and int(value) > 0:
+                parsed.append((kind, int(value)))
+            else:
+                raise ValueError
+        except ValueError:
+            raise UserError(f"head has {text!r}; a layer is one of: {HEAD_LAYERS}.") from None
+    if [kind for kind, _ in parsed if kind in ("flatten", "avg_pool")] != [parsed[0][0]]:
+        raise UserError(f"head={head!r} must begin with 'flatten' or 'avg_pool', and hold it once.")
+    return parsed
+
+
+def _one_of(field: str, value: object, allowed: tuple) -> None:
+    if value not in allowed:
+        raise UserError(f"{field}={value!r} is unknown; choose one of {', '.join(map(str, allowed))}.")
+
+
+def _number(field: str, value: object, kind: type, low: float, high: float, above: bool = False) -> None:
+    right_kind = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if not right_kind or math.isnan(value) or not low <= value <= high or (above and value == low):
+        what = "a whole number" if kind is int else "a number"
+        start = f"above {low}" if above else f"from {low}"
+        raise UserError(f"{field}={value!r} must be {what} {start} to {high}.")
+
+
+def _seed(number: int, backbone: str, head: tuple[str, ...], optimizer: str, lr: float, **rest) -> Experiment:
+    return Experiment(str(number), backbone, head, optimizer, lr, 0.9 if optimizer == "sgd" else 0.0, **rest)
+
+
+# The table of the seed's README, row by row (there is no experiment 3). It names neither image size nor
+# batch; 224 is the size that ResNet50 and VGG16 were published with, 32 is Keras's default batch.
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        _seed(1, "resnet50", ("flatten", "dense 1024"), "sgd", 0.01),
+        _seed(2, "vgg16", ("flatten", "dense 512"), "sgd", 0.01),
+        _seed(4, "xception", ("flatten", "dense 1024"), "sgd", 0.01),
+        _seed(5, "xception", ("flatten", "dense 1024"), "sgd", 0.01, augment=True),
+        _seed(6, "xception", ("avg_pool", "dropout 0.2"), "adam", 0.001, augment=True),
+        _seed(7, "xception", ("avg_pool", "dropout 0.2"), "adam", 0.001, augment=True, epochs=15),
+        _seed(
+            8,
+            "xception",
+            ("avg_pool", "dropout 0.5", "dense 512", "dense 128"),
+            "adam",
+            0.01,
+            augment=True,
+            epochs=17,
+        ),
+        _seed(9, "xception", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=20),
+        _seed(
+            10, "resnet50", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=20
+        ),
+        _seed(
+            11, "resnet50", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=40
+        ),
+        _seed(12, "resnet50", ("avg_pool",), "sgd", 0.01, augment=True, epochs=20, unfreeze="conv5"),
+    )
+}

@@ -1,0 +1,127 @@
+"""input → preprocessing → backbone → head; and the `.h5` that holds such a model with its story."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+from keras import layers
+
+from emo.backbones import build_backbone, get_backbone, trainable_layers
+from emo.errors import UserError
+from emo.experiments import Experiment, parse_head
+
+METADATA_ATTRIBUTE = "emo_classificator"
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe"
+
+
+def build_model(experiment: Experiment, class_count: int) -> keras.Model:
+    """An uncompiled model: RGB pictures in 0–255, (n, size, size, 3) → probabilities, (n, class_count).
+
+    Preprocessing is inside. What `experiment.unfreeze` leaves frozen is not trainable, its
+    BatchNormalization layers included, so their statistics do not move. Raises UserError where the
+    weights cannot be had.
+    """
+    keras.utils.set_random_seed(experiment.seed)  # the initial weights are part of the run
+    network = build_backbone(experiment.backbone, experiment.image_size, experiment.weights)
+    train = trainable_layers(network, experiment.backbone, experiment.unfreeze)
+    for layer in network.layers:
+        layer.trainable = layer.name in train
+
+    images = keras.Input((experiment.image_size, experiment.image_size, 3), name="rgb_0_255")
+    x = network(preprocess(images, get_backbone(experiment.backbone).preprocessing))
+    for kind, value in parse_head(experiment.head):
+        x = _head_layer(kind, value)(x)
+    probabilities = layers.Dense(class_count, activation="softmax", name="probabilities")(x)
+    return keras.Model(images, probabilities, name=f"emo_{experiment.backbone}")
+
+
+def preprocess(images, mode: str):
+    """`keras.applications`' `preprocess_input` as layers that a saved `.h5` can load again."""
+    if mode == "tf":
+        return layers.Rescaling(1 / 127.5, offset=-1, name="preprocessing")(images)
+    if mode == "caffe":
+        to_bgr = layers.Conv2D(3, 1, trainable=False, name="preprocessing")
+        bgr = to_bgr(images)
+        to_bgr.set_weights([np.eye(3)[::-1].reshape(1, 1, 3, 3), -np.array(IMAGENET_MEAN_BGR)])
+        return bgr
+    return images
+
+
+def _head_layer(kind: str, value: float | None) -> keras.Layer:
+    if kind == "flatten":
+        return layers.Flatten()
+    if kind == "avg_pool":
+        return layers.GlobalAveragePooling2D()
+    if kind == "dropout":
+        return layers.Dropout(value)
+    return layers.Dense(value, activation="relu")
+
+
+def build_optimizer(experiment: Experiment) -> keras.optimizers.Optimizer:
+    """The optimizer that the experiment names, with its numbers."""
+    if experiment.optimizer == "sgd":
+        return keras.optimizers.SGD(experiment.learning_rate, momentum=experiment.momentum)
+    return keras.optimizers.Adam(experiment.learning_rate)
+
+
+def save_model(model: keras.Model, path: Path, metadata: dict) -> None:
+    """Writes `path` (.h5) with `metadata` as JSON inside. The file appears whole or not at all."""
+    unfinished = path.with_name(f".{path.stem}.unfinished.h5")
+    try:
+        with _quiet_about_h5():
+            model.save(unfinished)
+        write_metadata(unfinished, metadata)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_metadata(path: Path, metadata: dict) -> None:
+    """Puts `metadata` into the `.h5` as one JSON attribute."""
+    with h5py.File(path, "a") as file:
+        file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
+
+
+def read_metadata(path: Path) -> dict:
+    """What `save_model` put beside the weights; {} for a file that is not ours."""
+    with h5py.File(path, "r") as file:
+        return json.loads(file.attrs.get(METADATA_ATTRIBUTE, "{}"))
+
+
+def load_model(path: str | Path) -> tuple[keras.Model, dict]:
+    """The model in a `.h5` and its metadata. Raises UserError for a missing, damaged or foreign file."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no model file {path}; give the path of a .h5 from the folder model/.")
+    if not h5py.is_hdf5(path):
+        raise UserError(
+            f"{path.name} is no .h5 model: it is damaged or of another kind; copy or train it anew."
+        )
+    try:
+        metadata = read_metadata(path)
+        with _quiet_about_h5():
+            return keras.models.load_model(path, compile=False), metadata
+    except Exception as error:  # Keras and h5py raise many kinds for a file they cannot read
+        reason = str(error).strip().splitlines()[0][:150]
+        raise UserError(f"{path.name} could not be opened as a Keras model: {reason}") from error
+
+
+@contextmanager
+def _quiet_about_h5():
+    """Keras calls .h5 legacy at every save and load; the project's users have chosen it."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,25 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import matplotlib
+import pytest
+
+from emo.paths import get_paths
+from tests.fixtures import write_photos
+
+matplotlib.use("Agg")  # for this process; notebooks under test show their figures
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """An empty project."""
+    return get_paths(tmp_path / "project")
+
+
+@pytest.fixture
+def dataset(paths):
+    """A project with 12 training and 4 test photos in each of three classes."""
+    write_photos(paths.train, 12)
+    write_photos(paths.test, 4, seed=1)
+    return paths

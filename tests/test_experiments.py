@@ -1,0 +1,92 @@
+import dataclasses
+import re
+
+import keras
+import pytest
+
+from emo.errors import UserError
+from emo.experiments import EXPERIMENTS, Experiment, get_experiment
+from emo.model import build_model, build_optimizer
+from emo.runlog import SEED_ROWS
+
+SMALLEST = {"resnet50": 32, "vgg16": 32, "xception": 71}
+
+
+@pytest.mark.parametrize("row", SEED_ROWS, ids=lambda row: str(row["number"]))
+def test_the_eleven_are_those_of_the_seeds_table(row):
+    """Builds each, and compares layers, optimizer and the rest with the words of the seed's own table."""
+    experiment = EXPERIMENTS[str(row["number"])]
+    assert experiment.backbone == row["base_model"].lower()
+    assert experiment.epochs == int(row["epochs"])
+    assert experiment.augment == (str(row["augmentation"]).startswith("да") or row["augmentation"] is True)
+    assert experiment.loss == row["loss"].strip("'")
+
+    small = dataclasses.replace(experiment, weights=None, image_size=SMALLEST[experiment.backbone])
+    model = build_model(small, class_count=9)
+    network = model.get_layer(experiment.backbone)
+    built = model.layers[model.layers.index(network) + 1 :]
+    written = re.findall(r"layers\.(\w+)\(([^)]*)\)", row["extra_layers"])
+    assert [type(layer).__name__ for layer in built] == [name for name, _ in written]
+    for layer, (name, arguments) in zip(built, written, strict=True):
+        if name == "Dense":
+            units, activation = re.fullmatch(r"(\w+), activation='(\w+)'", arguments).groups()
+            assert layer.units == (9 if units == "p_num_classes" else int(units))
+            assert layer.activation.__name__ == activation
+        elif name == "Dropout":
+            assert layer.rate == float(arguments)
+
+    trained = {layer.name for layer in network.layers if layer.trainable}
+    if "conv5" in row["extra_layers"]:
+        assert trained == {layer.name for layer in network.layers if layer.name.startswith("conv5")}
+    else:
+        assert not trained
+
+    optimizer = build_optimizer(experiment)
+    assert type(optimizer).__name__ == re.search(r"optimizers\.(\w+)\(", row["optimizer"]).group(1)
+    for field, value in re.findall(r"(\w+)=([\d.]+)", row["optimizer"]):
+        assert float(keras.ops.convert_to_numpy(getattr(optimizer, field))) == pytest.approx(float(value))
+
+
+def test_there_are_eleven_and_no_third():
+    assert list(EXPERIMENTS) == ["1", "2", *map(str, range(4, 13))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({"epoch": 2}, "epochs"),
+        ({"backbone": "resnet"}, "resnet50, vgg16, xception"),
+        ({"unfreeze": "conv6"}, "conv1, conv2, conv3, conv4, conv5"),
+        ({"head": ("avg_pool", "dense x")}, "dense UNITS"),
+        ({"head": ("dropout 0.5",)}, "'flatten' or 'avg_pool'"),
+        ({"head": ("avg_pool", "dropout 1.5")}, "dropout RATE"),
+        ({"head": "flatten"}, "tuple"),
+        ({"optimizer": "sdg"}, "sgd, adam"),
+        ({"optimizer": "adam"}, "set it to 0"),
+        ({"loss": "mse"}, "categorical_crossentropy"),
+        ({"learning_rate": 0}, "above 0"),
+        ({"learning_rate": float("nan")}, "a number"),
+        ({"epochs": 2.5}, "whole number"),
+        ({"epochs": True}, "whole number"),
+        ({"image_size": 16}, "from 32"),
+        ({"batch_size": "32"}, "whole number"),
+        ({"augment": "no"}, "True, False"),
+        ({"weights": ""}, "imagenet"),
+    ],
+)
+def test_wrong_values_name_the_field_and_what_is_allowed(changes, allowed):
+    with pytest.raises(UserError) as raised:
+        dataclasses.replace(EXPERIMENTS["12"], **changes)
+    assert next(iter(changes)) in str(raised.value)
+    assert allowed in str(raised.value)
+
+
+def test_get_experiment_changes_fields_and_names_the_others():
+    assert get_experiment("6", epochs=2).epochs == 2
+    with pytest.raises(UserError, match="1, 2, 4"):
+        get_experiment("3")
+
+
+def test_json_round_trip():
+    experiment = get_experiment("8", weights=None, image_size=96)
+    assert Experiment.from_json(experiment.to_json()) == experiment
