@@ -1,0 +1,117 @@
+"""Files → decoded, resized pictures in memory → shuffled batches."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+from emo.errors import UserError
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture as a person sees it: turned upright by its EXIF, transparency on white, RGB."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(background, image)
+    return image.convert("RGB")
+
+
+def read_image(source: str | Path | Image.Image | np.ndarray, size: int) -> np.ndarray:
+    """One picture as training and prediction see it: (size, size, 3) uint8 RGB, stretched to the square.
+
+    `source` is a file, a PIL image, or an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) in 0–255.
+    Raises UserError for what cannot be read, naming it.
+    """
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    if isinstance(source, Image.Image):
+        return _resized(source, size)
+    try:
+        with Image.open(source) as image:
+            # a JPEG can be decoded at a fraction of its size: many times faster for large photos
+            image.draft("RGB", (2 * size, 2 * size))
+            return _resized(image, size)
+    except FileNotFoundError:
+        raise UserError(f"There is no photo {source}; check the path.") from None
+    except Exception as error:  # Pillow raises some ten kinds for a damaged file
+        raise UserError(
+            f"{source} is not a picture that can be read ({error}); replace or remove it."
+        ) from error
+
+
+def _resized(image: Image.Image, size: int) -> np.ndarray:
+    return np.asarray(to_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        raise UserError(
+            f"An array of shape {array.shape} is no picture; give (h, w), (h, w, 3) or (h, w, 4)."
+        )
+    return Image.fromarray(np.clip(array, 0, 255).astype(np.uint8))
+
+
+def load_images(sources: Sequence, size: int, title: str = "") -> np.ndarray:
+    """Every picture once, on all cores: (n, size, size, 3) uint8, in the order of `sources`.
+
+    Kept in memory, or in a temporary file on disk where it would take more than half of what is free.
+    Raises UserError for the first picture that cannot be read.
+    """
+    shape = (len(sources), size, size, 3)
+    images = _empty(shape)
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock while it decodes
+        decoded = pool.map(lambda source: read_image(source, size), sources)
+        for index, image in enumerate(tqdm(decoded, title, len(sources), disable=not title, unit="photo")):
+            images[index] = image
+    return images
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    size = math.prod(shape)
+    if size <= psutil.virtual_memory().available / 2:
+        return np.empty(shape, np.uint8)
+    print(f"{size / 2**30:.1f} GiB of pictures are more than half of the free memory: kept on disk instead.")
+    return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
+
+
+def one_hot(labels: Iterable[str], class_names: Sequence[str]) -> np.ndarray:
+    """(n, classes) float32, columns in the order of `class_names`."""
+    index = {name: position for position, name in enumerate(class_names)}
+    return np.eye(len(index), dtype=np.float32)[[index[label] for label in labels]]
+
+
+class Batches(keras.utils.PyDataset):
+    """(pictures, one-hot labels) in batches; with a seed, in another order each epoch, the same every run."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None = None):
+        super().__init__()
+        self.images, self.labels, self.batch_size, self.seed = images, labels, batch_size, seed
+        self.shuffle(epoch=0)
+
+    def shuffle(self, epoch: int) -> None:
+        """Lays out the order of `epoch`: it depends on nothing but the seed and that number."""
+        self.epoch = epoch
+        self.order = np.arange(len(self.images))
+        if self.seed is not None:
+            np.random.default_rng((self.seed, epoch)).shuffle(self.order)
+
+    def __len__(self):
+        count = len(self.images) / self.batch_size
+        # training drops the last short batch: BatchNormalization dislikes batches of one
+        return math.ceil(count) if self.seed is None or count < 1 else int(count)
+
+    def __getitem__(self, index):
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.images[chosen], self.labels[chosen]
