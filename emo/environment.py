@@ -1,0 +1,125 @@
+"""Where we run: Colab or not, which device, which versions; and the seed everything random starts from."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its start-up chatter
+
+from emo.errors import UserError
+from emo.paths import PROJECT_ROOT
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What `setup` found. `device` is a GPU's name, or "CPU, <n> cores"."""
+
+    colab: bool
+    device: str
+    gpus: int
+    versions: str
+    seed: int
+
+
+def setup(seed: int = 42) -> Environment:
+    """Seeds Python, NumPy and TensorFlow, sets the plot style, and prints versions and device."""
+    import keras
+    import matplotlib.pyplot as plt
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    plt.rcParams.update(
+        {"figure.dpi": 100, "figure.constrained_layout.use": True, "axes.spines.top": False}
+        | {"axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
+    )
+    gpus = tf.config.list_physical_devices("GPU")
+    environment = Environment(is_colab(), device_name(), len(gpus), versions(), seed)
+    print(f"{environment.versions} · {environment.device} · seed {seed}")
+    if not gpus:
+        advice = (
+            "Runtime → Change runtime type → T4 GPU, then Run all."
+            if environment.colab
+            else ("The sample set and small pictures are fine; whole datasets want a GPU.")
+        )
+        print(f"No GPU here: training takes many times longer. {advice}")
+    return environment
+
+
+def is_colab() -> bool:
+    """True on a Colab machine."""
+    return "google.colab" in sys.modules or importlib.util.find_spec("google.colab") is not None
+
+
+def in_notebook() -> bool:
+    """True where pictures can be shown while a cell runs."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def device_name() -> str:
+    """A GPU's name, "2 × <name>" for several, or "CPU, <n> cores"."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+        return name if len(gpus) == 1 else f"{len(gpus)} × {name}"
+    return f"CPU, {os.cpu_count()} cores"
+
+
+def versions() -> str:
+    """Python, TensorFlow and Keras with their versions, in one line."""
+    import keras
+    import tensorflow as tf
+
+    return f"Python {platform.python_version()} · TensorFlow {tf.__version__} · Keras {keras.__version__}"
+
+
+def git_commit() -> str:
+    """The project's short commit, with "+" where files were changed since; "" outside a clone."""
+    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def use_drive(folder: str = "emo_classificator") -> Path:
+    """Mounts Google Drive in Colab and gives a folder there that outlives the runtime.
+
+    Raises UserError outside Colab, or when access to Drive was not granted.
+    """
+    if not is_colab():
+        raise UserError(
+            "USE_DRIVE works in Colab only; set it to False and give ROOT a folder on this machine."
+        )
+    from google.colab import drive
+
+    try:
+        drive.mount("/content/drive")
+    except Exception as error:  # google.colab raises several kinds, ValueError and its own MessageError
+        raise UserError(
+            f"Google Drive was not mounted ({error}); run the cell again, or set USE_DRIVE=False."
+        ) from error
+    root = Path("/content/drive/MyDrive") / folder
+    root.mkdir(exist_ok=True)
+    return root
+
+
+def results_folder(root: str | Path, use_google_drive: bool) -> Path:
+    """Where models and the table go: Google Drive, or `root`. Warns where they vanish with the runtime."""
+    if use_google_drive:
+        return use_drive()
+    if is_colab():
+        print(
+            "⚠️  Results stay on this Colab machine and VANISH with it. "
+            "Set USE_DRIVE=True to keep them, or download model/ and experiments.xlsx before you leave."
+        )
+    return Path(root)

@@ -1,0 +1,105 @@
+"""Every figure. Functions give the figure back; notebooks show it, scripts save it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from emo.environment import in_notebook
+
+TRAIN, VAL, GOOD, BAD = "#4c72b0", "#dd8452", "#2e8b57", "#c0392b"
+
+
+def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy and loss by epoch, training and validation, the best epoch marked.
+
+    `history`: a row an epoch (1, 2, …) with accuracy, loss, val_accuracy and val_loss.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    best = history.val_accuracy.idxmax()
+    for axis, metric in zip(axes, ("accuracy", "loss"), strict=True):
+        axis.plot(history.index, history[metric], "o-", ms=3, color=TRAIN, label="training")
+        axis.plot(history.index, history[f"val_{metric}"], "o-", ms=3, color=VAL, label="validation")
+        axis.axvline(best, color="grey", lw=1, ls=":")
+        axis.set(xlabel="epoch", ylabel=metric)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_title(f"best: {history.val_accuracy[best]:.1%} in epoch {best}", fontsize=10)
+    axes[0].legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+class LiveCurve:
+    """A learning curve that a notebook redraws in place while training goes on, and a PNG of it."""
+
+    def __init__(self, title: str):
+        self.title, self.display = title, None
+
+    def update(self, history: pd.DataFrame, path: Path) -> None:
+        figure = plot_curve(history, self.title)
+        figure.savefig(path, dpi=100)
+        if in_notebook():
+            from IPython.display import display
+
+            if self.display is None:
+                self.display = display(figure, display_id=True)
+            else:
+                self.display.update(figure)
+        plt.close(figure)
+
+
+def plot_class_balance(**labels: Sequence[str]) -> Figure:
+    """Photos a class, a bar for each named list of labels: `plot_class_balance(train=…, val=…)`."""
+    counts = pd.DataFrame({name: pd.Series(values).value_counts() for name, values in labels.items()})
+    figure, axis = plt.subplots(figsize=(9, 3))
+    counts.fillna(0).sort_index().plot.bar(
+        ax=axis, rot=30, xlabel="", ylabel="photos", color=[TRAIN, VAL, GOOD]
+    )
+    axis.grid(axis="x", visible=False)
+    return figure
+
+
+def plot_photos(
+    images: Sequence[np.ndarray], titles: Sequence[str] = (), colors: Sequence[str] = (), columns: int = 8
+) -> Figure:
+    """A grid of pictures, (h, w, 3) each in 0–255, with a title and its colour above each."""
+    rows = max(1, math.ceil(len(images) / columns))
+    figure, axes = plt.subplots(rows, columns, figsize=(1.45 * columns, 1.6 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        axis.imshow(np.clip(image, 0, 255).astype(np.uint8))
+        if index < len(titles):
+            axis.set_title(titles[index], fontsize=8, color=colors[index] if colors else "black")
+    return figure
+
+
+def plot_confusion(confusion: pd.DataFrame) -> Figure:
+    """Rows: true class; columns: predicted. Colour is the share of the true class, numbers are photos."""
+    counts = confusion.to_numpy()
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.5 + 0.6 * len(counts)
+    figure, axis = plt.subplots(figsize=(side + 0.8, side))
+    image = axis.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(counts)), confusion.columns, rotation=45, ha="right")
+    axis.set_yticks(range(len(counts)), confusion.index)
+    axis.set(xlabel="predicted", ylabel="true")
+    axis.grid(visible=False)
+    for (row, column), count in np.ndenumerate(counts):
+        color = "white" if rates[row, column] > 0.5 else "black"
+        axis.text(column, row, int(count), ha="center", va="center", color=color, fontsize=8)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def plot_predictions(images: Sequence[np.ndarray], true: Sequence[str], predicted: Sequence[str]) -> Figure:
+    """A grid titled true / predicted, green where they agree and red where not."""
+    titles = [f"{t} / {p}" for t, p in zip(true, predicted, strict=True)]
+    colors = [GOOD if t == p else BAD for t, p in zip(true, predicted, strict=True)]
+    return plot_photos(images, titles, colors)

@@ -1,0 +1,140 @@
+"""The three notebooks, run for real and in order on a tiny set of photos."""
+
+import csv
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from emo.experiments import EXPERIMENTS
+from emo.paths import get_paths
+from emo.runlog import read_table
+from tests.fixtures import write_photos
+
+PROJECT = Path(__file__).resolve().parents[2]
+PREP, TRAIN, TEST = (f"emo_classificator_{name}.ipynb" for name in ("prep_data", "train", "test"))
+CHANGES = {
+    "backbone": "vgg16",
+    "weights": None,
+    "unfreeze": "all",
+    "image_size": 32,
+    "epochs": 2,
+    "batch_size": 8,
+}
+
+
+def execute(name: str, output: Path, **parameters) -> nbformat.NotebookNode:
+    return papermill.execute_notebook(
+        str(PROJECT / name), str(output / name), parameters=parameters, cwd=str(PROJECT), progress_bar=False
+    )
+
+
+def printed(notebook) -> str:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    texts = [output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    return "\n".join("".join(text) for text in texts)
+
+
+def pictures(notebook) -> int:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks")
+    source = folder / "my photos"
+    write_photos(source / "train", 12)
+    write_photos(source / "test", 4, seed=1)
+    write_photos(source / "test_kaggle" / "all", 1, seed=2)
+    root = folder / "project"
+    notebooks = {
+        PREP: execute(PREP, folder, ROOT=str(root), SOURCE=str(source), COPIES=1),
+        TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES),
+        TEST: execute(TEST, folder, ROOT=str(root)),
+    }
+    return notebooks, get_paths(root)
+
+
+def test_prep_fetches_shows_and_writes_the_augmented_copy(executed):
+    notebooks, paths = executed
+    assert "36 photos in 3 classes: anger, happy, sad" in printed(notebooks[PREP])
+    assert len(list(paths.train_aug.rglob("*.jpg"))) == 36
+    assert pictures(notebooks[PREP]) == 3
+
+
+def test_train_leaves_model_curve_and_row_and_shows_them(executed):
+    notebooks, paths = executed
+    (model,) = paths.model.glob("*.h5")
+    assert model.with_suffix(".png").exists()
+    row = read_table(paths).iloc[-1]
+    assert (row.number, row.state, row.model_file) == (13, "finished", model.name)
+    text = printed(notebooks[TRAIN])
+    assert "Run 13 finished: validation accuracy" in text
+    assert "Non-trainable params" in text
+    assert model.name in text
+    assert pictures(notebooks[TRAIN]) == 3  # class balance, augmented photos, the live curve
+
+
+def test_test_reports_shows_and_answers(executed):
+    notebooks, paths = executed
+    text = printed(notebooks[TEST])
+    assert "On test photos: accuracy" in text
+    assert pictures(notebooks[TEST]) == 2
+    row = read_table(paths).iloc[-1]
+    assert 0 <= row.test_accuracy <= 100
+    assert f"accuracy {row.test_accuracy:.1f}%" in text
+    with (paths.results / "predictions.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["image_path", "emotion"]
+    assert {row[1] for row in rows[1:]} <= {"anger", "happy", "sad"}
+    assert len(rows) == 4
+
+
+def test_a_users_mistake_shows_one_sentence_and_no_trace(executed, tmp_path):
+    _, paths = executed
+    with pytest.raises(papermill.PapermillExecutionError) as raised:
+        execute(TRAIN, tmp_path, ROOT=str(paths.root), EXPERIMENT="6", CHANGES={"epoch": 2})
+    notebook = nbformat.read(tmp_path / TRAIN, as_version=4)
+    (error,) = [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    assert len(error.traceback) == 1
+    assert "Experiment has no field 'epoch'" in error.traceback[0]
+    assert "Experiment has no field 'epoch'" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [PREP, TRAIN, TEST])
+class TestForm:
+    @pytest.fixture
+    def notebook(self, name):
+        return nbformat.read(PROJECT / name, as_version=4)
+
+    def test_badge_setup_and_parameters_come_first(self, notebook, name):
+        first, setup, *rest = notebook.cells
+        assert f"/blob/main/{name})" in first.source
+        assert "colab-badge.svg" in first.source
+        assert "**Takes**" in first.source
+        assert setup.source == nbformat.read(PROJECT / TRAIN, as_version=4).cells[1].source
+        parameters = [cell for cell in rest if "parameters" in cell.metadata.get("tags", [])]
+        assert parameters == [rest[1]]
+        assert all("# @param" in line for line in parameters[0].source.splitlines())
+
+    def test_it_is_committed_without_outputs(self, notebook, name):
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in code)
+
+    def test_cells_are_short_with_prose_between(self, notebook, name):
+        lengths = [len(cell.source.splitlines()) for cell in notebook.cells[2:] if cell.cell_type == "code"]
+        assert max(lengths) <= 15
+
+    def test_the_badge_and_the_clone_are_of_one_repository(self, notebook, name):
+        repository = notebook.cells[1].source.split('repository = "https://github.com/')[1].split('"')[0]
+        assert f"github/{repository}/blob/main/{name}" in notebook.cells[0].source
+
+
+def test_the_train_form_offers_every_experiment():
+    notebook = nbformat.read(PROJECT / TRAIN, as_version=4)
+    source = next(c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    line = next(line for line in source.splitlines() if line.startswith("EXPERIMENT"))
+    assert json.loads(line.split("# @param ")[1]) == list(EXPERIMENTS)

@@ -1,0 +1,189 @@
+import dataclasses
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from emo import training
+from emo.augment import write_augmented_copy
+from emo.classifier import load_classifier
+from emo.errors import UserError
+from emo.experiments import EXPERIMENTS, Experiment, get_experiment
+from emo.model import read_metadata
+from emo.runlog import read_table
+from emo.training import train
+
+TINY = get_experiment(
+    "6",
+    backbone="vgg16",
+    weights=None,
+    unfreeze="all",
+    image_size=32,
+    batch_size=8,
+    epochs=2,
+    learning_rate=1e-4,
+)
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, looked at by several tests."""
+    from emo.paths import get_paths
+    from tests.fixtures import write_photos
+
+    paths = get_paths(tmp_path_factory.mktemp("project"))
+    write_photos(paths.train, 12)
+    return train(TINY, paths), paths
+
+
+def test_a_run_leaves_the_best_model_its_curve_and_a_row(finished):
+    run, paths = finished
+    accuracy = f"{100 * run.val_accuracy:.0f}"
+    name = rf"emo_classificator_best_\d{{12}}_vgg16_e2_aug1_acc{accuracy}"
+    assert re.fullmatch(name, run.model_path.stem)
+    assert sorted(file.name for file in paths.model.iterdir()) == [run.model_path.name, run.curve_path.name]
+    with Image.open(run.curve_path) as curve:
+        assert curve.width > 500
+    row = read_table(paths).iloc[-1]
+    assert row.number == run.number == 13
+    assert row.state == "finished"
+    assert row.val_accuracy == pytest.approx(100 * run.val_accuracy, abs=0.06)
+    assert row.model_file == run.model_path.name
+    assert Experiment.from_json(row.settings) == TINY
+    assert (row.image_size, row.batch_size, row.seed, row.epochs) == (32, 8, 42, 2)
+    assert "Keras" in row.versions
+
+
+def test_the_file_tells_its_story_and_predicts_what_was_measured(finished):
+    run, paths = finished
+    metadata = read_metadata(run.model_path)
+    assert metadata["class_names"] == ["anger", "happy", "sad"]
+    assert Experiment(**metadata["experiment"]) == TINY
+    assert metadata["val_accuracy"] == run.val_accuracy
+    assert metadata["image_size"] == 32
+    _, validation = training.training_manifests(paths)
+    answers = load_classifier(run.model_path).predict(list(validation.path))
+    assert (answers.emotion.to_numpy() == validation.label.to_numpy()).mean() == pytest.approx(
+        run.val_accuracy
+    )
+    assert "random" not in " ".join(layer.name for layer in keras.models.load_model(run.model_path).layers)
+
+
+def test_same_seed_same_result(finished, tmp_path):
+    run, paths = finished
+    other = dataclasses.replace(paths, results=tmp_path)
+    other.model.mkdir()
+    again = train(TINY, other)
+    np.testing.assert_array_equal(run.history.to_numpy(), again.history.to_numpy())
+    different = train(dataclasses.replace(TINY, seed=7), other)
+    assert (run.history.loss != different.history.loss).all()
+
+
+def test_it_learns(dataset):
+    run = train(dataclasses.replace(TINY, epochs=8, learning_rate=3e-4, batch_size=4), dataset)
+    assert run.val_accuracy > 0.6  # chance is a third; the classes are colours
+
+
+def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
+    whole = training.Batches.__getitem__
+
+    def broken(self, index):
+        images, labels = whole(self, index)
+        return images, labels * (np.nan if self.seed is not None and self.epoch == 1 else 1)
+
+    monkeypatch.setattr(training.Batches, "__getitem__", broken)
+    run = train(dataclasses.replace(TINY, epochs=3), dataset)
+    assert run.state == "stopped: the loss became NaN in epoch 2"
+    assert len(run.history) == 1
+    assert load_classifier(run.model_path).predict(str(dataset.test)).confidence.notna().all()
+    assert read_table(dataset).iloc[-1].state == run.state
+
+
+def test_nan_in_the_first_epoch_says_what_to_change_and_leaves_nothing(dataset, monkeypatch):
+    whole = training.Batches.__getitem__
+    monkeypatch.setattr(
+        training.Batches, "__getitem__", lambda self, i: (whole(self, i)[0], whole(self, i)[1] * np.nan)
+    )
+    with pytest.raises(UserError, match=r"learning_rate=0\.0001 is too high"):
+        train(TINY, dataset)
+    assert list(dataset.model.iterdir()) == []
+
+
+def test_an_exception_keeps_the_best_model_logs_the_row_and_is_raised(dataset, monkeypatch):
+    whole = training.Batches.__getitem__
+
+    def broken(self, index):
+        if self.seed is not None and self.epoch == 1:
+            raise RuntimeError("the disk is gone")
+        return whole(self, index)
+
+    monkeypatch.setattr(training.Batches, "__getitem__", broken)
+    with pytest.raises(Exception, match="the disk is gone"):
+        train(dataclasses.replace(TINY, epochs=3), dataset)
+    row = read_table(dataset).iloc[-1]
+    assert row.state.startswith("failed after epoch 1")
+    assert load_classifier(dataset.model / row.model_file).class_names == ("anger", "happy", "sad")
+
+
+def test_ctrl_c_keeps_the_best_model_and_logs_the_row(dataset):
+    code = (
+        "import sys; from emo.experiments import Experiment; from emo.paths import get_paths;"
+        "from emo.training import train;"
+        f"print(train(Experiment.from_json({dataclasses.replace(TINY, epochs=500).to_json()!r}),"
+        f" get_paths({str(dataset.root)!r})))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(dataset.model.glob("*_running.png")):  # written when an epoch has ended
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped by the user after epoch" in output
+    row = read_table(dataset).iloc[-1]
+    assert row.state.startswith("stopped by the user after epoch")
+    assert load_classifier(dataset.model / row.model_file)
+
+
+def test_training_on_the_augmented_copy(dataset):
+    experiment = dataclasses.replace(TINY, augment=False, use_augmented_copy=True, epochs=1)
+    with pytest.raises(UserError, match=r"train_aug.*prep_data"):
+        train(experiment, dataset)
+    write_augmented_copy(dataset, copies=1)
+    run = train(experiment, dataset)
+    assert "_aug1_" in run.model_path.name
+
+
+def test_two_runs_in_the_same_second_have_names_of_their_own(paths):
+    reserved = [training._reserve(TINY, paths)[1] for _ in range(3)]
+    assert len(set(reserved)) == 3
+
+
+def test_no_photos_names_the_folder(paths):
+    with pytest.raises(UserError, match="train"):
+        train(TINY, paths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_of_the_eleven_trains_one_epoch_on_the_sample_set(name, paths):
+    from emo.backbones import get_backbone
+    from emo.dataset import fetch_dataset
+
+    fetch_dataset("sample", paths)
+    size = get_backbone(EXPERIMENTS[name].backbone).min_size
+    run = train(get_experiment(name, weights=None, image_size=size, epochs=1), paths)
+    assert run.state == "finished"
+    assert np.isfinite(run.history.to_numpy()).all()
+    assert json.loads(read_table(paths).iloc[-1].settings)["name"] == name
