@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow lint bench clean
 demo: $(READY)
-	$(BIN)/python -m tools.demo
+	$(BIN)/python -m tools.demo $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -65,7 +65,9 @@ def build_backbone(name: str, image_size: int, weights: str | Path | None) -> ke
                 "or to None to train from scratch with unfreeze='all'."
             ) from error
     network = application(include_top=False, weights=None, input_shape=shape)
-    if weights is not None:
+    if weights is None:
+        _forget_initial_statistics_sooner(network)
+    else:
         file = Path(weights).expanduser()
         if not file.is_file():
             raise UserError(
@@ -79,6 +81,16 @@ def build_backbone(name: str, image_size: int, weights: str | Path | None) -> ke
                 f"{str(error).splitlines()[0][:150]}. Give weights saved from the same network."
             ) from error
     return network
+
+
+def _forget_initial_statistics_sooner(network: keras.Model) -> None:
+    """From a random start, Keras's momentum of 0.99 keeps BatchNormalization's initial variance of 1 for
+    hundreds of steps: a small dataset then trains well and validates at chance (seen: 96% and 11%)."""
+    import keras
+
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9
 
 
 def trainable_layers(network: keras.Model, name: str, unfreeze: str) -> set[str]:

@@ -151,7 +151,7 @@ def test_folders_that_do_not_fit_the_model(classifier, tmp_path):
         evaluate(classifier, tmp_path / "nowhere")
     write_photos(tmp_path / "test", 1)
     (tmp_path / "test" / "sad").rename(tmp_path / "test" / "joy")
-    with pytest.raises(UserError, match="labelled joy, but .* knows only anger, happy, sad"):
+    with pytest.raises(UserError, match=r"labelled joy, but .* knows only anger, happy, sad"):
         evaluate(classifier, tmp_path / "test")
 
 
