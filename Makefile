@@ -1,10 +1,10 @@
-# make demo · make test · make lint · make bench; each sets up what it needs by itself
+# make demo · make test · make lint; each sets up what it needs by itself
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint clean
 demo: $(READY)
 	$(BIN)/python -m tools.demo $(ARGS)
 
@@ -22,6 +22,8 @@ clean:
 	rm -rf $(VENV) demo
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 13) or sys.exit( \
+		f"Python 3.10 to 3.13 is needed, {v[0]}.{v[1]} is here: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	touch $@
