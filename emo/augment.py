@@ -1,5 +1,6 @@
 """The seed's augmentation: one random affine resampling a picture, on the training device or to disk."""
 
+import json
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,11 +84,13 @@ def write_augmented_copy(paths: Paths, copies: int = 2, seed: int = 42) -> int:
     """Writes `copies` augmented JPEGs of each photo in `data/train` to `data/train_aug`; gives their number.
 
     The settings are the on-the-fly ones. Each copy has its own seed, from `seed`, its name and its number,
-    so a second call writes only what is missing. Raises UserError for a number of copies below 1.
+    so a second call writes only what is missing. Raises UserError for a number of copies below 1, and where
+    the folder holds copies of another number or seed.
     """
     if not isinstance(copies, int) or copies < 1:
         raise UserError(f"copies={copies!r} must be a whole number from 1 up.")
     class_names(paths)
+    _check_record({"copies": copies, "seed": seed}, paths)
     manifest = scan_dataset(paths.train)
     jobs = [
         (Path(path), number)
@@ -106,6 +109,18 @@ def write_augmented_copy(paths: Paths, copies: int = 2, seed: int = 42) -> int:
         for _ in tqdm(pool.map(write, jobs), "augmented copies", len(jobs), unit="photo"):
             pass
     return len(jobs)
+
+
+def _check_record(settings: dict[str, int], paths: Paths) -> None:
+    """Writes down what `train_aug` is made with; copies made otherwise must not be mistaken for it."""
+    if any(paths.train_aug.glob("*/*")):
+        record = paths.augmentation_record
+        found = json.loads(record.read_text()) if record.is_file() else "unknown settings"
+        if found != settings:
+            raise UserError(
+                f"{paths.train_aug} holds copies made with {found}, not {settings}; delete that folder first."
+            )
+    paths.augmentation_record.write_text(json.dumps(settings))
 
 
 def augmented_copies(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:

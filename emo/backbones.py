@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 class Backbone:
     """A network of keras.applications without its top.
 
-    `preprocessing` is what its ImageNet weights expect of an RGB picture in 0–255: "tf" (to −1…1),
-    "caffe" (BGR, minus the ImageNet mean) or "none" (the network scales by itself). `blocks` are the
-    layer-name prefixes before the first underscore, from input to output, that `unfreeze` may name.
+    `preprocessing` is what its ImageNet weights expect of an RGB picture in 0–255, by the names of
+    keras.applications: "tf" (to −1…1), "caffe" (BGR, minus the ImageNet mean), "torch" (to 0–1, then
+    normalized) or "none" (the network scales by itself). `blocks` are the beginnings of layer names, up
+    to an underscore, from input to output, that `unfreeze` may name.
     """
 
     module: str
     application: str
-    preprocessing: Literal["tf", "caffe", "none"]
+    preprocessing: Literal["tf", "caffe", "torch", "none"]
     min_size: int
     blocks: tuple[str, ...]
 
@@ -38,7 +39,7 @@ BACKBONES: dict[str, Backbone] = {
 
 def get_backbone(name: str) -> Backbone:
     """The registry's entry. Raises UserError for an unknown name."""
-    if name not in BACKBONES:
+    if not isinstance(name, str) or name not in BACKBONES:
         raise UserError(f"backbone={name!r} is unknown; choose one of {', '.join(BACKBONES)}.")
     return BACKBONES[name]
 
@@ -105,7 +106,7 @@ def trainable_layers(network: keras.Model, name: str, unfreeze: str) -> set[str]
     if unfreeze in ("none", "all"):
         return set() if unfreeze == "none" else {layer.name for layer in network.layers}
     check_unfreeze(name, unfreeze)
-    first = next(layer for layer in network.layers if layer.name.split("_")[0] == unfreeze)
+    first = next(layer for layer in network.layers if layer.name.startswith(f"{unfreeze}_"))
     frozen = {layer.name for layer in keras.Model(network.inputs, first.input).layers}
     return {layer.name for layer in network.layers} - frozen
 

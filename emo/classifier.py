@@ -123,8 +123,14 @@ def load_classifier(path: str | Path) -> Classifier:
     return Classifier(model, names, metadata, Path(path))
 
 
-def latest_model(folder: Path) -> Path:
-    """The newest finished `.h5` in `folder`. Raises UserError where there is none."""
+def find_model(model: str, folder: Path) -> Path:
+    """`model` as a path, or a file name in `folder`; where it is empty, the newest finished `.h5` there.
+
+    Raises UserError where there is none.
+    """
+    if model:
+        given = Path(model).expanduser()
+        return given if given.exists() else folder / given.name
     models = [
         file for file in folder.glob("*.h5") if not file.stem.endswith("_running") and file.name[0] != "."
     ]

@@ -52,7 +52,9 @@ def fetch_dataset(source: str | Path, paths: Paths, sha256: str | None = None) -
     with _explained(str(source), paths.data):
         name, place = _locate(str(source).strip())
         expected = sha256 and sha256.strip().lower()
-        if occupied := [path for path in (paths.train, paths.val, paths.test) if _holds_files(path)]:
+        if occupied := [
+            path for path in (paths.train, paths.train_aug, paths.val, paths.test) if _holds_files(path)
+        ]:
             record = _read_record(paths.dataset_record)
             same = record.get("source") == name
             if isinstance(place, Path) and place.is_file():  # its content decides: a zip may move or change
@@ -309,7 +311,7 @@ def class_names(paths: Paths) -> tuple[str, ...]:
         names = tuple(folders)
         _write(paths.class_names, "".join(f"{name}\n" for name in names))
     else:
-        raise UserError(f"{paths.train} has no class folders; run emo.fetch_dataset first.")
+        raise UserError(f"{paths.train} has no class folders; set SOURCE or run the prep notebook first.")
     for split in (paths.val, paths.test):
         if extra := sorted(set(_class_folders(split)) - set(names)):
             raise UserError(
@@ -353,9 +355,9 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
     in pixels, mode (Pillow's), bytes, sha256, problem ("" when the photo decodes whole, else the reason).
     A missing folder, or a photo outside the folders `names`, raises UserError; a bad file never does.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = Path(folder).expanduser().absolute()  # links stay: data/ may be one to another disk
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; check the path, or run emo.fetch_dataset first.")
+        raise UserError(f"{folder} is no folder; check the path, set SOURCE, or run the prep notebook first.")
     files = sorted(_walk(folder), key=Path.as_posix)
     labels = ["" if file.parent == folder else file.relative_to(folder).parts[0] for file in files]
     names = None if names is None else tuple(names)

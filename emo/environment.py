@@ -80,12 +80,16 @@ def versions() -> str:
 
 
 def git_commit() -> str:
-    """The project's short commit, with "+" where files were changed since; "" outside a clone."""
-    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--exclude=*", "--dirty=+"]
+    """The project's short commit, with "+" where its code was changed since; "" outside a clone."""
+    git = ["git", "-C", str(PROJECT_ROOT)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "emo", "emo_utils.py"], check=False)
     except (OSError, subprocess.CalledProcessError):
         return ""
+    return head.stdout.strip() + ("+" if changed.returncode else "")
 
 
 def use_drive(folder: str = "emo_classificator") -> Path:

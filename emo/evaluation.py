@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,7 @@ def evaluate(classifier: Classifier, photos: str | Path | pd.DataFrame) -> Repor
         )
     predictions = classifier.predict(list(manifest.path))
     predictions.insert(1, "label", manifest.label.to_numpy())
+    predictions = predictions[predictions.emotion.notna()].reset_index(drop=True)
     return report(predictions, classifier.class_names)
 
 
@@ -70,15 +72,26 @@ def _labelled_folder(folder: Path) -> pd.DataFrame:
     return manifest
 
 
-def labelled_photos(folder: str, classifier: Classifier, paths: Paths) -> tuple[pd.DataFrame, str]:
-    """The photos to test on, as a manifest, and what they are: "test" or "validation".
+def labelled_photos(
+    folder: str, classifier: Classifier, paths: Paths
+) -> tuple[pd.DataFrame, Literal["test", "validation", "training", "no"]]:
+    """The photos to test on, as a manifest, and what they are to the models of this project.
 
     `folder` where it is given, else `data/test`, else the validation photos of the model's own training.
+    Where there are none at all, an empty manifest, and a sentence is printed.
     """
-    if folder or paths.test.is_dir():
-        return _labelled_folder(Path(folder).expanduser() if folder else paths.test), "test"
-    seed = classifier.metadata.get("experiment", {}).get("seed", 42)
-    return training_manifests(paths, seed=seed)[1], "validation"
+    if folder:
+        place = Path(folder).expanduser()
+        known = {paths.train: "training", paths.train_aug: "training", paths.val: "validation"}
+        inside = [kind for part, kind in known.items() if place.resolve().is_relative_to(part.resolve())]
+        return _labelled_folder(place), inside[0] if inside else "test"
+    if any(paths.test.glob("*/*")):
+        return _labelled_folder(paths.test), "test"
+    if any(paths.train.glob("*/*")):
+        seed = classifier.metadata.get("experiment", {}).get("seed", 42)
+        return training_manifests(paths, seed=seed)[1], "validation"
+    print(f"{paths.data} holds no labelled photos to test on: set TEST_FOLDER or SOURCE.")
+    return pd.DataFrame(columns=["path", "label"]), "no"
 
 
 def report(predictions: pd.DataFrame, class_names: tuple[str, ...]) -> Report:

@@ -58,6 +58,9 @@ class Experiment:
     def __post_init__(self):
         if isinstance(self.head, list):  # what JSON makes of a tuple
             object.__setattr__(self, "head", tuple(self.head))
+        for field in ("learning_rate", "momentum"):  # Keras's optimizers refuse whole numbers
+            if type(getattr(self, field)) is int:
+                object.__setattr__(self, field, float(getattr(self, field)))
         backbone = get_backbone(self.backbone)
         check_unfreeze(self.backbone, self.unfreeze)
         parse_head(self.head)
@@ -86,8 +89,9 @@ class Experiment:
         return cls(**json.loads(text))
 
 
-def get_experiment(name: str, **changes) -> Experiment:
+def get_experiment(name: str, /, **changes) -> Experiment:
     """The experiment of that name with some fields changed. Raises UserError naming what is allowed."""
+    name = str(name)  # a form or a command line may make a number of "6"
     if name not in EXPERIMENTS:
         raise UserError(f"There is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
     return dataclasses.replace(EXPERIMENTS[name], **changes)
@@ -95,7 +99,7 @@ def get_experiment(name: str, **changes) -> Experiment:
 
 def parse_head(head: tuple[str, ...]) -> list[tuple[str, float | None]]:
     """("avg_pool", "dropout 0.2") → [("avg_pool", None), ("dropout", 0.2)]. Raises UserError."""
-    if isinstance(head, str) or not head:
+    if not isinstance(head, tuple) or not head:
         raise UserError(f"head={head!r} must be a tuple of layers such as ('avg_pool', 'dropout 0.2').")
     parsed: list[tuple[str, float | None]] = []
     for text in head:

@@ -18,7 +18,12 @@ from emo.errors import UserError
 from emo.experiments import Experiment, parse_head
 
 METADATA_ATTRIBUTE = "emo_classificator"
-IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe"
+# (matrix from RGB in 0–255, bias): keras.applications.imagenet_utils' modes of those names
+_IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+PREPROCESSING = {
+    "caffe": (np.eye(3)[::-1], -np.array([103.939, 116.779, 123.68])),
+    "torch": (np.diag(1 / 255 / _IMAGENET_STD), -np.array([0.485, 0.456, 0.406]) / _IMAGENET_STD),
+}
 
 
 def build_model(experiment: Experiment, class_count: int) -> keras.Model:
@@ -46,12 +51,13 @@ def preprocess(images, mode: str):
     """`keras.applications`' `preprocess_input` as layers that a saved `.h5` can load again."""
     if mode == "tf":
         return layers.Rescaling(1 / 127.5, offset=-1, name="preprocessing")(images)
-    if mode == "caffe":
-        to_bgr = layers.Conv2D(3, 1, trainable=False, name="preprocessing")
-        bgr = to_bgr(images)
-        to_bgr.set_weights([np.eye(3)[::-1].reshape(1, 1, 3, 3), -np.array(IMAGENET_MEAN_BGR)])
-        return bgr
-    return images
+    if mode == "none":
+        return images
+    matrix, bias = PREPROCESSING[mode]
+    convolution = layers.Conv2D(3, 1, trainable=False, name="preprocessing")
+    preprocessed = convolution(images)
+    convolution.set_weights([matrix.reshape(1, 1, 3, 3), bias])
+    return preprocessed
 
 
 def _head_layer(kind: str, value: float | None) -> keras.Layer:
@@ -76,7 +82,8 @@ def save_model(model: keras.Model, path: Path, metadata: dict) -> None:
     unfinished = path.with_name(f".{path.stem}.unfinished.h5")
     try:
         with _quiet_about_h5():
-            model.save(unfinished)
+            # without the optimizer: it cannot be resumed from a .h5, and may double the file
+            model.save(unfinished, include_optimizer=False)
         write_metadata(unfinished, metadata)
         unfinished.replace(path)
     finally:

@@ -30,6 +30,11 @@ class Paths:
         return self.data / "train_aug"
 
     @property
+    def augmentation_record(self) -> Path:
+        """`data/train_aug.json`: how many copies a photo `train_aug` holds, and their seed."""
+        return self.data / "train_aug.json"
+
+    @property
     def val(self) -> Path:
         """`data/val/<class>/…`; where it is missing, validation is split off from `train`."""
         return self.data / "val"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,14 @@ def _empty(shape: tuple[int, ...]) -> np.ndarray:
     size = math.prod(shape)
     if size <= psutil.virtual_memory().available / 2:
         return np.empty(shape, np.uint8)
-    print(f"{size / 2**30:.1f} GiB of pictures are more than half of the free memory: kept on disk instead.")
+    gigabytes = size / 2**30
+    folder = tempfile.gettempdir()
+    if size > 0.9 * shutil.disk_usage(folder).free:  # a full disk would kill Python without a word
+        raise UserError(
+            f"{shape[0]:,} pictures of {shape[1]} px take {gigabytes:.1f} GiB, more than is free in memory "
+            f"or {folder}: choose a smaller image_size, or free some."
+        )
+    print(f"{gigabytes:.1f} GiB of pictures exceed half of the free memory: kept in {folder} instead.")
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
 
 

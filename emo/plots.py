@@ -35,6 +35,14 @@ def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
+def save_curve(history: pd.DataFrame, title: str, path: Path) -> Figure:
+    """`plot_curve` as a PNG at `path`; the figure is closed."""
+    figure = plot_curve(history, title)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    return figure
+
+
 class LiveCurve:
     """A learning curve that a notebook redraws in place while training goes on, and a PNG of it."""
 
@@ -42,8 +50,7 @@ class LiveCurve:
         self.title, self.display = title, None
 
     def update(self, history: pd.DataFrame, path: Path) -> None:
-        figure = plot_curve(history, self.title)
-        figure.savefig(path, dpi=100)
+        figure = save_curve(history, self.title, path)
         if in_notebook():
             from IPython.display import display
 
@@ -51,7 +58,6 @@ class LiveCurve:
                 self.display = display(figure, display_id=True)
             else:
                 self.display.update(figure)
-        plt.close(figure)
 
 
 def plot_class_balance(**labels: Sequence[str]) -> Figure:

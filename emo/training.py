@@ -138,19 +138,21 @@ class Recorder(keras.callbacks.Callback):
         self.curve = plots.LiveCurve(f"{experiment.name}: {experiment.backbone}")
 
     def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
+        if not np.isfinite([logs["loss"], logs["val_loss"]]).all():
             return  # a broken epoch has no place in the curve, nor its weights in a file
+        accuracy = float(logs["val_accuracy"])
+        if accuracy > self.best:
+            # first the file, then what is said of it: a save may be cut short by Ctrl-C or a full disk
+            save_model(self.network, self.running, self.metadata(epoch + 1, accuracy))
+            self.best, self.best_epoch = accuracy, epoch + 1
         self.epochs.append({"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()})
-        if logs["val_accuracy"] > self.best:
-            self.best, self.best_epoch = float(logs["val_accuracy"]), epoch + 1
-            save_model(self.network, self.running, self.metadata())
         self.curve.update(self.history, self.running.with_suffix(".png"))
 
     @property
     def history(self) -> pd.DataFrame:
         return pd.DataFrame(self.epochs).set_index("epoch")
 
-    def metadata(self) -> dict:
+    def metadata(self, epoch: int, accuracy: float) -> dict:
         """What a `.h5` must tell to be used and judged without our table."""
         return {
             "class_names": self.names,
@@ -158,8 +160,8 @@ class Recorder(keras.callbacks.Callback):
             "preprocessing": f"inside the model ({get_backbone(self.experiment.backbone).preprocessing}); "
             "feed RGB in 0–255",
             "experiment": asdict(self.experiment),
-            "val_accuracy": self.best,
-            "best_epoch": self.best_epoch,
+            "val_accuracy": accuracy,
+            "best_epoch": epoch,
             "date": self.date.isoformat(timespec="seconds"),
             "versions": versions(),
             "commit": git_commit(),
@@ -171,7 +173,9 @@ class Recorder(keras.callbacks.Callback):
     def finish(self, state: str, seconds: float) -> Run:
         stem = self.running.stem.removesuffix("_running") + f"_acc{100 * self.best:.0f}"
         model_path = self.running.rename(self.paths.model / f"{stem}.h5")
-        curve_path = self.running.with_suffix(".png").rename(self.paths.model / f"{stem}.png")
+        curve_path = self.paths.model / f"{stem}.png"
+        plots.save_curve(self.history, self.curve.title, curve_path)
+        self.running.with_suffix(".png").unlink(missing_ok=True)
         number = runlog.log_run(self._row(state, seconds, model_path, curve_path), self.paths)
         return Run(number, self.history, self.best, self.best_epoch, model_path, curve_path, seconds, state)
 

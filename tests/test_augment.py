@@ -97,6 +97,21 @@ def test_augmented_copy_is_seeded_resumable_and_of_the_photos_size(dataset):
     assert lost.read_bytes() == lost_bytes
 
 
+def test_copies_made_otherwise_are_not_mistaken_for_these(dataset):
+    write_augmented_copy(dataset, copies=2, seed=5)
+    for copies, seed in ((1, 5), (2, 6)):
+        with pytest.raises(UserError, match=r"train_aug holds copies made with .*'copies': 2, 'seed': 5"):
+            write_augmented_copy(dataset, copies=copies, seed=seed)
+    assert len(scan_dataset(dataset.train_aug)) == 72
+
+
+def test_data_may_be_a_link_to_another_disk(dataset, tmp_path):
+    dataset.data.rename(tmp_path / "elsewhere")
+    dataset.data.symlink_to(tmp_path / "elsewhere")
+    assert write_augmented_copy(dataset, copies=1) == 36
+    assert len(augmented_copies(training_manifests(dataset)[0], dataset)) > 0
+
+
 def test_copies_resemble_their_photo(dataset):
     write_augmented_copy(dataset, copies=1)
     with (

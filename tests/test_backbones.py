@@ -40,11 +40,13 @@ def test_none_and_all(unfreeze, share):
 
 
 def test_a_further_backbone_is_one_entry(monkeypatch):
-    entry = Backbone("mobilenet_v2", "MobileNetV2", "tf", 32, ("block",))
+    entry = Backbone("mobilenet_v2", "MobileNetV2", "tf", 32, tuple(f"block_{i}" for i in range(1, 17)))
     monkeypatch.setitem(BACKBONES, "mobilenetv2", entry)
     experiment = Experiment("mine", "mobilenetv2", ("avg_pool",), "adam", 0.001, weights=None, image_size=32)
     probabilities = build_model(experiment, 3).predict(np.zeros((1, 32, 32, 3)), verbose=0)
     assert probabilities.shape == (1, 3)
+    train = trainable_layers(build_backbone("mobilenetv2", 32, None), "mobilenetv2", "block_16")
+    assert {name.split("_")[1] for name in train if name.startswith("block_")} == {"16"}
 
 
 def test_weights_from_a_file(tmp_path):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from emo.classifier import Classifier, latest_model, load_classifier
+from emo.classifier import Classifier, find_model, load_classifier
 from emo.errors import UserError
 from emo.evaluation import (
     evaluate,
@@ -87,12 +87,22 @@ def test_a_file_without_class_names_or_with_too_many(tmp_path):
         load_classifier(tmp_path / "four.h5")
 
 
-def test_latest_model_passes_over_unfinished_ones(tmp_path, model_file):
+def test_a_model_is_found_by_path_by_name_or_as_the_newest_finished_one(tmp_path, model_file):
     with pytest.raises(UserError, match=r"no \.h5 yet"):
-        latest_model(tmp_path)
+        find_model("", tmp_path)
     (tmp_path / "old.h5").touch()
     (tmp_path / "new_running.h5").touch()
-    assert latest_model(tmp_path).name == "old.h5"
+    assert find_model("", tmp_path).name == "old.h5"
+    assert find_model("old.h5", tmp_path) == tmp_path / "old.h5"
+    assert find_model(str(model_file), tmp_path) == model_file
+
+
+def test_a_photo_that_cannot_be_read_counts_in_no_figure(classifier, dataset):
+    (dataset.test / "sad" / "broken.jpg").write_bytes(b"no picture")
+    manifest = pd.DataFrame(
+        [(str(file), file.parent.name) for file in dataset.test.rglob("*.jpg")], columns=["path", "label"]
+    )
+    assert evaluate(classifier, manifest).photos == 12
 
 
 def predictions(true: str, predicted: str, confidence: float = 0.8) -> pd.DataFrame:
@@ -161,10 +171,18 @@ def test_which_photos_are_tested_on(classifier, dataset, tmp_path):
     assert (len(manifest), kind) == (6, "test")
     manifest, kind = labelled_photos("", classifier, dataset)
     assert (len(manifest), kind) == (12, "test")
+    assert labelled_photos(str(dataset.train), classifier, dataset)[1] == "training"
     dataset.test.rename(tmp_path / "away")
+    dataset.test.mkdir()
     manifest, kind = labelled_photos("", classifier, dataset)
     assert kind == "validation"
     assert 0 < len(manifest) < 12
+
+
+def test_no_labelled_photos_is_said_and_no_mistake(classifier, paths, capsys):
+    manifest, kind = labelled_photos("", classifier, paths)
+    assert (len(manifest), kind) == (0, "no")
+    assert "no labelled photos" in capsys.readouterr().out
 
 
 def test_test_figures_go_into_the_row_of_the_run(classifier, dataset):

@@ -56,6 +56,8 @@ def test_there_are_eleven_and_no_third():
     [
         ({"epoch": 2}, "epochs"),
         ({"backbone": "resnet"}, "resnet50, vgg16, xception"),
+        ({"backbone": ["vgg16"]}, "resnet50, vgg16, xception"),
+        ({"head": 5}, "tuple"),
         ({"unfreeze": "conv6"}, "conv1, conv2, conv3, conv4, conv5"),
         ({"head": ("avg_pool", "dense x")}, "dense UNITS"),
         ({"head": ("dropout 0.5",)}, "'flatten' or 'avg_pool'"),
@@ -82,9 +84,14 @@ def test_wrong_values_name_the_field_and_what_is_allowed(changes, allowed):
 
 
 def test_get_experiment_changes_fields_and_names_the_others():
-    assert get_experiment("6", epochs=2).epochs == 2
+    assert get_experiment("6", epochs=2, name="mine").epochs == 2
+    assert get_experiment(6) == EXPERIMENTS["6"]  # a command line makes a number of it
     with pytest.raises(UserError, match="1, 2, 4"):
         get_experiment("3")
+
+
+def test_a_whole_number_is_a_learning_rate_too():
+    assert build_optimizer(get_experiment("6", learning_rate=1)).learning_rate == 1
 
 
 def test_json_round_trip():

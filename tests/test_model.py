@@ -17,9 +17,16 @@ def small(name="10", **changes):
     return get_experiment(name, **({"weights": None, "image_size": 32} | changes))
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "xception"])
-def test_preprocessing_inside_equals_keras_applications(backbone):
-    mode = {"xception": "tf"}.get(backbone, "caffe")
+@pytest.mark.parametrize(
+    ("backbone", "mode"),
+    [
+        ("resnet50", "caffe"),
+        ("vgg16", "caffe"),
+        ("xception", "tf"),
+        ("densenet", "torch"),
+    ],
+)
+def test_preprocessing_inside_equals_keras_applications(backbone, mode):
     images = keras.Input((32, 32, 3))
     inside = keras.Model(images, preprocess(images, mode)).predict(PICTURES, verbose=0)
     outside = getattr(keras.applications, backbone).preprocess_input(PICTURES.astype("float32"))

@@ -65,7 +65,7 @@ def test_pictures_that_do_not_fit_into_memory_go_to_disk(tmp_path, monkeypatch, 
     monkeypatch.setattr(pipeline.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     on_disk = load_images(files, 16)
     assert isinstance(on_disk, np.memmap)
-    assert "kept on disk" in capsys.readouterr().out
+    assert "kept in" in capsys.readouterr().out
     np.testing.assert_array_equal(on_disk, in_memory)
 
 

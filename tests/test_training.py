@@ -17,7 +17,7 @@ from emo.augment import write_augmented_copy
 from emo.classifier import load_classifier
 from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, Experiment, get_experiment
-from emo.model import read_metadata
+from emo.model import build_model, read_metadata
 from emo.runlog import read_table
 from emo.training import train
 
@@ -106,6 +106,49 @@ def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
     assert len(run.history) == 1
     assert load_classifier(run.model_path).predict(str(dataset.test)).confidence.notna().all()
     assert read_table(dataset).iloc[-1].state == run.state
+
+
+@pytest.mark.parametrize(("broken_save", "fault"), [(1, KeyboardInterrupt()), (2, OSError(28, "disk full"))])
+def test_a_save_cut_short_never_leaves_a_model_that_is_not_what_its_name_says(
+    dataset, monkeypatch, broken_save, fault
+):
+    saves = []
+    whole = training.save_model
+
+    def cut_short(*arguments):
+        saves.append(arguments)
+        if len(saves) == broken_save:
+            raise fault
+        whole(*arguments)
+
+    monkeypatch.setattr(training, "save_model", cut_short)
+    with pytest.raises(type(fault)):
+        train(dataclasses.replace(TINY, epochs=30, learning_rate=3e-4, batch_size=4), dataset)
+    models = list(dataset.model.glob("*.h5"))
+    if broken_save == 1:
+        assert models == []
+    else:
+        (model,) = models
+        assert f"_acc{100 * read_metadata(model)['val_accuracy']:.0f}" in model.stem
+        row = read_table(dataset).iloc[-1]
+        assert row.model_file == model.name
+        assert (dataset.root / row.learning_curve).exists()
+        assert "disk full" in row.state
+
+
+def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
+    recorder = training.Recorder(build_model(TINY, 3), TINY, ("a", "b", "c"), dataset)
+    recorder.on_epoch_end(0, {"loss": 1.0, "val_loss": float("nan"), "accuracy": 1, "val_accuracy": 1.0})
+    assert recorder.best_epoch == 0
+    assert recorder.running.stat().st_size == 0
+
+
+def test_augmentation_is_part_of_training(dataset):
+    plain, augmented = (
+        train(dataclasses.replace(TINY, epochs=1, augment=on), dataset) for on in (False, True)
+    )
+    assert plain.history.loss[1] != augmented.history.loss[1]
+    assert plain.model_path.stat().st_size == pytest.approx(augmented.model_path.stat().st_size, rel=0.01)
 
 
 def test_nan_in_the_first_epoch_says_what_to_change_and_leaves_nothing(dataset, monkeypatch):

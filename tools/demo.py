@@ -6,6 +6,7 @@ Other photos, another experiment: make demo ARGS="--source my.zip --experiment 1
 import argparse
 import json
 import logging
+import sys
 import time
 
 import papermill
@@ -62,12 +63,15 @@ def main() -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of every Colab form it cannot parse
     for name, parameters in notebooks.items():
         print(f"\n{name}.ipynb", flush=True)
-        papermill.execute_notebook(
-            str(PROJECT_ROOT / f"{name}.ipynb"),
-            str(DEMO / f"{name}.ipynb"),
-            parameters={"ROOT": str(DEMO)} | parameters,
-            cwd=str(PROJECT_ROOT),
-        )
+        try:
+            papermill.execute_notebook(
+                str(PROJECT_ROOT / f"{name}.ipynb"),
+                str(DEMO / f"{name}.ipynb"),
+                parameters={"ROOT": str(DEMO)} | parameters,
+                cwd=str(PROJECT_ROOT),
+            )
+        except papermill.PapermillExecutionError as error:
+            sys.exit(f"{error.ename}: {error.evalue}\nThe notebook as it stopped: {DEMO / name}.ipynb")
     row = runlog.read_table(get_paths(DEMO)).iloc[-1]
     print(f"\nThe new row of {DEMO / 'experiments.xlsx'}:\n{row[row != ''].dropna().to_string()}\n")
     print(f"validation accuracy  {row.val_accuracy} %")

@@ -13,11 +13,14 @@ HEADINGS = {
 YES_NO = {"en": ("yes", "no"), "ru": ("да", "нет")}
 
 
-def short(text: str) -> str:
+def short(text: str, language: str) -> str:
     """The seed's long spelling of layers and optimizers, shortened to what tells them apart."""
     text = re.sub(r"tf\.keras\.(layers|optimizers)\.", "", text.replace("\n", " "))
     text = re.sub(r"(Dense\(\d+), activation='relu'\)", r"\1)", text)
-    text = re.sub(r"Разморожены слои из блока «(\w+)» базовой модели", r"unfrozen: \1,", text)
+    unfrozen = {"en": "unfrozen:", "ru": "разморожен"}[language]
+    text = re.sub(
+        r"(?:Разморожены слои из блока «(\w+)» базовой модели|unfrozen: (\w+),)", rf"{unfrozen} \1\2,", text
+    )
     return re.sub(r"Dense\(p_num_classes, activation='softmax'\)", "softmax", text)
 
 
@@ -31,8 +34,8 @@ def table(language: str) -> str:
             row.number,
             row.date,
             row.base_model,
-            short(row.extra_layers),
-            short(row.optimizer),
+            short(row.extra_layers, language),
+            short(row.optimizer, language),
             YES_NO[language][0 if "yes" in row.augmentation else 1],
             row.epochs,
             f"{row.val_accuracy:g}",

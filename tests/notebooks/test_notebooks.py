@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -125,8 +126,9 @@ class TestForm:
         assert not any(cell.outputs or cell.execution_count for cell in code)
 
     def test_cells_are_short_with_prose_between(self, notebook, name):
-        lengths = [len(cell.source.splitlines()) for cell in notebook.cells[2:] if cell.cell_type == "code"]
-        assert max(lengths) <= 15
+        cells = notebook.cells[2:]
+        assert max(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code") <= 15
+        assert not [1 for one, two in pairwise(cells) if one.cell_type == two.cell_type == "code"]
 
     def test_the_badge_and_the_clone_are_of_one_repository(self, notebook, name):
         repository = notebook.cells[1].source.split('repository = "https://github.com/')[1].split('"')[0]
