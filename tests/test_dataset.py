@@ -574,7 +574,7 @@ def test_class_names_that_disagree_with_the_folders(paths, content, complaint):
 
 
 def test_folders_without_photos_or_without_a_class(paths):
-    with pytest.raises(UserError, match=r"fetch_dataset"):
+    with pytest.raises(UserError, match="run the prep notebook"):
         class_names(paths)
     labelled(paths)
     (paths.train / "sad").mkdir()

@@ -108,32 +108,33 @@ def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
     assert read_table(dataset).iloc[-1].state == run.state
 
 
-@pytest.mark.parametrize(("broken_save", "fault"), [(1, KeyboardInterrupt()), (2, OSError(28, "disk full"))])
-def test_a_save_cut_short_never_leaves_a_model_that_is_not_what_its_name_says(
-    dataset, monkeypatch, broken_save, fault
-):
-    saves = []
-    whole = training.save_model
-
-    def cut_short(*arguments):
-        saves.append(arguments)
-        if len(saves) == broken_save:
-            raise fault
-        whole(*arguments)
+def test_ctrl_c_during_the_very_first_save_leaves_nothing(dataset, monkeypatch):
+    def cut_short(*_arguments):
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "save_model", cut_short)
-    with pytest.raises(type(fault)):
-        train(dataclasses.replace(TINY, epochs=30, learning_rate=3e-4, batch_size=4), dataset)
-    models = list(dataset.model.glob("*.h5"))
-    if broken_save == 1:
-        assert models == []
-    else:
-        (model,) = models
-        assert f"_acc{100 * read_metadata(model)['val_accuracy']:.0f}" in model.stem
-        row = read_table(dataset).iloc[-1]
-        assert row.model_file == model.name
-        assert (dataset.root / row.learning_curve).exists()
-        assert "disk full" in row.state
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, dataset)
+    assert list(dataset.model.iterdir()) == []
+
+
+def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dataset, monkeypatch):
+    recorder = training.Recorder(build_model(TINY, 3), TINY, ("a", "b", "c"), dataset)
+    logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
+    recorder.on_epoch_end(0, logs | {"val_accuracy": 0.4})
+
+    def disk_full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_model", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
+    run = recorder.finish("failed", 1.0)
+    assert (run.val_accuracy, run.best_epoch) == (0.4, 1)
+    assert run.model_path.stem.endswith("_acc40")
+    assert read_metadata(run.model_path)["val_accuracy"] == 0.4
+    assert run.curve_path.exists()
+    assert read_table(dataset).iloc[-1].val_accuracy == 40
 
 
 def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):

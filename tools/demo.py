@@ -24,7 +24,7 @@ FROM_SCRATCH = {
     "unfreeze": "all",
     "image_size": 48,
     "batch_size": 16,
-    "epochs": 6,
+    "epochs": 5,
     "augment": False,
 }
 
