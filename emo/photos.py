@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import struct
 import threading
 from contextlib import nullcontext
 from io import BytesIO
@@ -106,8 +107,10 @@ def _open(data: bytes) -> Image.Image:
     """The picture with only its header read; Unusable where decoding it could exhaust the memory."""
     if data.startswith(b"\xff\xd8"):
         image = JpegImageFile(BytesIO(data))  # Image.open would refuse it by its full size
-        first_scan = data[image.fp.tell() + 2 :][:1]
-        by_lines = "progressive" not in image.info and first_scan == bytes([image.layers])
+        read = image.fp.tell()  # up to its first scan, whose header lists the colours that it holds
+        colours = data[read - 2 * image.layers - 6 :][:3]
+        by_lines = colours == struct.pack(">HB", 2 * image.layers + 6, image.layers)
+        by_lines = by_lines and "progressive" not in image.info  # else it is decoded as a whole
         limit = max(MAX_JPEG_PIXELS, _max_pixels()) if by_lines else _max_pixels()
     else:
         image, limit = Image.open(BytesIO(data), formats=FORMATS), _max_pixels()

@@ -25,10 +25,10 @@ def find_duplicates(
 ) -> pd.DataFrame:
     """The photos that have a twin, one row each, twins of one another under one number.
 
-    `manifest` is that of `scan_dataset`, of any folders, with a column split where there are several. Columns:
-    group (1, 2, …), path, label, split ("" without that column), kind ("identical" where another file has the
-    same bytes, else "near": resized, recompressed, mirrored or slightly cropped) and sha256. `near=False`
-    finds identical files alone. Time grows with the square of the number of photos: half a minute at 100,000.
+    `manifest` is that of `scan_dataset`, of any folders, with a column split where there are several.
+    Columns: group (1, 2, …), path, label, split ("" without that column), kind ("identical" where another
+    file has the same bytes, else "near": resized, recompressed, mirrored or slightly cropped) and sha256.
+    `near=False` finds identical files alone. `distance` is in bits of 64, `likeness` a correlation (0…1).
     """
     photos = manifest[manifest["problem"] == ""].sort_values("path", ignore_index=True)
     if "split" not in photos:
@@ -66,8 +66,8 @@ def _counts(files: pd.DataFrame, by: str) -> dict[str, int]:
     return {
         "groups": groups.ngroups,
         "files": len(files),
-        "groups across splits": int((groups["split"].nunique() > 1).sum()),
-        "groups with conflicting labels": int((groups["label"].nunique() > 1).sum()),
+        "groups across splits": int((groups["split"].nunique() > 1).sum()),  # noqa: PD101
+        "groups with conflicting labels": int((groups["label"].nunique() > 1).sum()),  # noqa: PD101
         "test files with a twin in train": len(_with_twin_in_training(files, by)),
     }
 
@@ -107,8 +107,8 @@ def _near_pairs(photos: pd.DataFrame, distance: int, likeness: float) -> np.ndar
     rows = max(1, 2**19 // len(plain))  # keeps what is compared at a time within a processor's cache
     with ThreadPoolExecutor() as pool:  # NumPy lets go of Python's lock
         starts = range(0, len(plain), rows)
-        found = pool.map(candidates, starts)
-        pairs = np.concatenate([pair for some in tqdm(found, "comparing photos", len(starts)) for pair in some])
+        found = tqdm(pool.map(candidates, starts), "comparing photos", len(starts))
+        pairs = np.concatenate([np.empty((0, 3), int), *(pairs for some in found for pairs in some)])
         parts = _parts(len(pairs))
         same = pool.map(lambda part: _same(pixels, pairs[part], likeness), parts)
         same = np.concatenate([*tqdm(same, "checking candidates", len(parts)), np.empty(0, bool)])
