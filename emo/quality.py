@@ -80,7 +80,8 @@ def _with_twin_in_training(files: pd.DataFrame, by: str) -> pd.DataFrame:
 def _near_pairs(photos: pd.DataFrame, distance: int, likeness: float) -> np.ndarray:
     """(n, 2) positions in `photos` of pairs that look the same, perhaps mirrored or slightly cropped."""
     pixels = np.frombuffer(b"".join(photos["thumbnail"]), np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
-    varied = np.flatnonzero(pixels.std(axis=(1, 2), dtype=np.float32) >= CONTRAST)
+    contrast = [pixels[part].std(axis=(1, 2), dtype=np.float32) for part in _parts(len(pixels))]
+    varied = np.flatnonzero(np.concatenate(contrast) >= CONTRAST)
     if len(varied) < 2:
         return np.empty((0, 2), int)
     pixels = pixels[varied]
@@ -88,70 +89,88 @@ def _near_pairs(photos: pd.DataFrame, distance: int, likeness: float) -> np.ndar
         np.array([int(code, 16) for code in photos[column].iloc[varied]], np.uint64)
         for column in ("phash", "phash_mirrored")
     )
-    whole = _normalized(_cut(pixels, CUTS[:1]))[:, 0]
-    turned = _normalized(_cut(pixels[:, :, ::-1], CUTS[:1]))[:, 0]
+    whole = np.empty((len(pixels), DETAIL**2), np.float32)
+    for part in _parts(len(pixels)):
+        whole[part] = _normalized(_views(pixels[part], WHOLE)[:, 0])
+    rows = max(1, 2**18 // len(plain))  # keeps what is compared at a time within a processor's cache
 
     def candidates(start: int) -> list[np.ndarray]:
         """(n, 3) of first photo, second photo, and whether the second is mirrored."""
         found = []
-        for mirror, (codes, views) in enumerate(((plain, whole), (mirrored, turned))):
+        for mirror, codes in enumerate((plain, mirrored)):
             apart = np.bitwise_count(plain[start : start + rows, None] ^ codes[None, start:])
             first, second = np.divmod(np.flatnonzero(apart <= distance), len(plain) - start)
             first, second = (first + start)[second > first], (second + start)[second > first]
-            for part in _parts(len(first)):
-                alike = np.einsum("ij,ij->i", whole[first[part]], views[second[part]]) >= ROUGH_LIKENESS
-                pairs = np.column_stack((first[part][alike], second[part][alike]))
-                found.append(np.insert(pairs, 2, mirror, axis=1))
+            views = _turned(whole[second]) if mirror else whole[second]
+            alike = np.einsum("ij,ij->i", whole[first], views) >= ROUGH_LIKENESS
+            found.append(np.column_stack((first, second, np.full(len(first), mirror)))[alike])
         return found
 
-    rows = max(1, 2**19 // len(plain))  # keeps what is compared at a time within a processor's cache
+    def same(part: slice) -> np.ndarray:
+        """Whether one photo of a pair correlates with a crop of the other."""
+        first, second, mirror = pairs[part].T
+        here, there = pixels[first], pixels[second]
+        there[mirror == 1] = there[mirror == 1, :, ::-1]
+        views = whole[second]
+        views[mirror == 1] = _turned(views[mirror == 1])
+        best = np.maximum(_best_crop(here, views), _best_crop(there, whole[first]))
+        return best >= likeness
+
     with ThreadPoolExecutor() as pool:  # NumPy lets go of Python's lock
         starts = range(0, len(plain), rows)
         found = tqdm(pool.map(candidates, starts), "comparing photos", len(starts))
         pairs = np.concatenate([np.empty((0, 3), int), *(pairs for some in found for pairs in some)])
         parts = _parts(len(pairs))
-        same = pool.map(lambda part: _same(pixels, pairs[part], likeness), parts)
-        same = np.concatenate([*tqdm(same, "checking candidates", len(parts)), np.empty(0, bool)])
-    return varied[pairs[same, :2]]
+        found = tqdm(pool.map(same, parts), "checking candidates", len(parts))
+        chosen = np.concatenate([np.empty(0, bool), *found])
+    return varied[pairs[chosen, :2]]
 
 
-def _parts(count: int, size: int = 256) -> list[slice]:
+def _best_crop(pixels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) highest correlation of a photo or one of its crops with another, which is normalized."""
+    best = np.full(len(pixels), -1, np.float32)
+    for resampling in (WHOLE, *CROPPED):
+        views = _views(pixels, resampling)
+        products = np.matmul(views, others[:, :, None])[..., 0]
+        variance = np.einsum("nvd,nvd->nv", views, views) - DETAIL**2 * views.mean(axis=-1) ** 2
+        best = np.maximum(best, (products / np.sqrt(np.maximum(variance, 1e-6))).max(axis=1))
+    return best
+
+
+def _parts(count: int, size: int = 128) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def _same(pixels: np.ndarray, pairs: np.ndarray, likeness: float) -> np.ndarray:
-    """Whether one photo of a pair correlates with a crop of the other."""
-    first, second, mirror = pairs.T
-    others = np.where(mirror[:, None, None] == 1, pixels[second][:, :, ::-1], pixels[second])
-    first, second = _normalized(_cut(pixels[first], CUTS)), _normalized(_cut(others, CUTS))
-    one = np.einsum("ikd,id->ik", first, second[:, 0]).max(axis=1)
-    other = np.einsum("ikd,id->ik", second, first[:, 0]).max(axis=1)
-    return np.maximum(one, other) >= likeness
-
-
-def _cuts() -> list[tuple[np.ndarray, np.ndarray]]:
-    """The whole and its crops, each as the two matrices that resample rows and columns to DETAIL pixels."""
+def _resampling(*crops: tuple[float, float]) -> np.ndarray:
+    """(crops · DETAIL, THUMBNAIL): what makes a line of DETAIL pixels from each (start, share) of a line."""
     identity = Image.fromarray(np.eye(THUMBNAIL, dtype=np.float32))
-
-    def resampling(start: float, share: float) -> np.ndarray:
-        box = (0, start * THUMBNAIL, THUMBNAIL, (start + share) * THUMBNAIL)
-        return np.asarray(identity.resize((THUMBNAIL, DETAIL), Image.Resampling.BILINEAR, box=box))
-
-    cuts = [(resampling(0, 1), resampling(0, 1))]
-    for crop in CROPS:
-        places = [resampling(place * crop, 1 - crop) for place in (0, 0.5, 1)]
-        cuts += [(rows, columns) for rows in places for columns in places]
-    return cuts
+    ends = [(start * THUMBNAIL, (start + share) * THUMBNAIL) for start, share in crops]
+    lines = [
+        identity.resize((DETAIL, THUMBNAIL), Image.Resampling.BILINEAR, box=(start, 0, end, THUMBNAIL))
+        for start, end in ends
+    ]
+    return np.concatenate([np.asarray(line).T for line in lines])
 
 
-CUTS = _cuts()
+WHOLE = _resampling((0, 1))
+CROPPED = [_resampling(*((place * crop, 1 - crop) for place in (0, 0.5, 1))) for crop in CROPS]
 
 
-def _cut(pixels: np.ndarray, cuts: list) -> np.ndarray:
-    """(n, cuts, DETAIL²) float32 of (n, THUMBNAIL, THUMBNAIL)."""
-    pixels = pixels.astype(np.float32)
-    views = [(rows @ pixels @ columns.T).reshape(len(pixels), -1) for rows, columns in cuts]
-    return np.stack(views, axis=1)
+def _views(pixels: np.ndarray, resampling: np.ndarray) -> np.ndarray:
+    """(n, crops², DETAIL²) float32 of (n, THUMBNAIL, THUMBNAIL): each crop of columns with each of rows.
+
+    A product a photo, as one large product would start BLAS threads that fight with ours.
+    """
+    count, crops = len(pixels), len(resampling) // DETAIL
+    across = np.ascontiguousarray(pixels.astype(np.float32).transpose(0, 2, 1))
+    views = np.matmul(np.matmul(resampling, across), resampling.T)
+    views = views.reshape(count, crops, DETAIL, crops, DETAIL).transpose(0, 1, 3, 2, 4)  # columns come first
+    return views.reshape(count, crops**2, DETAIL**2)
+
+
+def _turned(views: np.ndarray) -> np.ndarray:
+    """(n, DETAIL²) of the mirrored photos."""
+    return views.reshape(-1, DETAIL, DETAIL)[:, ::-1].reshape(-1, DETAIL**2)
 
 
 def _normalized(views: np.ndarray) -> np.ndarray:
