@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from emo.dataset import class_names, scan_dataset
 from emo.errors import UserError
 from emo.paths import Paths
-from emo.pipeline import to_rgb
+from emo.photos import to_rgb
 
 # the seed's ImageDataGenerator settings; zoom and shifts are fractions, rotation is in degrees
 ZOOM, SHIFT, ROTATION = 0.2, 0.2, 15.0

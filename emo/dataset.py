@@ -16,23 +16,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 import gdown
+import imagehash
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import ImageOps
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from emo.errors import UserError
 from emo.paths import IMAGE_SUFFIXES, SAMPLE_ZIP, Paths
+from emo.photos import Unusable, decode, read_bytes, reason
 
 SEED_DATASET = "https://drive.google.com/uc?id=1pm86O0t_0caQq3b3Qz5iNI3T77p2o-C1"
 SPLITS = ("train", "val", "test", "test_kaggle")
 SPARE_BYTES = 256 * 2**20  # stays free on the disk after unpacking, for the model and the table
 LEFTOVERS = {".DS_Store", ".gitkeep", "Thumbs.db", "desktop.ini"}
+SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+THUMBNAIL = 24  # pixels a side
+COLUMNS = ["path", "width", "height", "mode", "bytes", "sha256", "problem"]
+LOOKS = ["phash", "phash_mirrored", "thumbnail"]  # what the search for near copies needs
 WANTED = "it must hold train/<class>/ or <class>/ folders with photos"
 
 
@@ -349,11 +354,13 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """The manifest: one row a file that is not hidden, sorted by path.
+    """The manifest: one row a file that is not hidden, sorted by path; each photo is read once.
 
     Columns: path (absolute, with /), label (the first folder's name, "" for a file in none), width and height
-    in pixels, mode (Pillow's), bytes, sha256, problem ("" when the photo decodes whole, else the reason).
-    A missing folder, or a photo outside the folders `names`, raises UserError; a bad file never does.
+    in pixels as stored, mode (Pillow's), bytes, sha256, problem ("" when training can read the photo, else
+    the reason), and what finds near copies: phash and phash_mirrored (64 bits, hexadecimal) and thumbnail
+    (24 × 24 grey bytes). A missing folder, or a photo outside the folders `names`, raises UserError; a bad
+    file never does.
     """
     folder = Path(folder).expanduser().absolute()  # links stay: data/ may be one to another disk
     if not folder.is_dir():
@@ -366,32 +373,45 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
             raise UserError(f"{file} lies in no class folder ({', '.join(names)}); move it into one or away.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # a broken EXIF block does the pixels no harm
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         rows = thread_map(_inspect, files, desc=f"Reading {folder.name}", unit="photo")
-    manifest = pd.DataFrame(rows, columns=["path", "width", "height", "mode", "bytes", "sha256", "problem"])
-    manifest.insert(1, "label", labels)
+    manifest = pd.DataFrame(rows, columns=[*COLUMNS, *LOOKS])
+    manifest.insert(1, "label", list(map(_printable, labels)))
     return manifest
 
 
-def _inspect(path: Path) -> tuple[str, int, int, str, int, str, str]:
+def scan_splits(paths: Paths) -> pd.DataFrame:
+    """The manifests of `data/train`, `data/val` and `data/test`, those that exist, with a column split."""
+    names = class_names(paths)
+    folders = [folder for folder in (paths.train, paths.val, paths.test) if folder.is_dir()]
+    manifests = [scan_dataset(folder, names).assign(split=folder.name) for folder in folders]
+    return pd.concat(manifests, ignore_index=True)
+
+
+def _inspect(path: Path) -> tuple:
     """A manifest row without its label, from a single read of the file."""
-    width, height, mode, size, digest, problem = 0, 0, "", 0, "", ""
+    width, height, mode, size, digest, problem, look = 0, 0, "", 0, "", "", ("", "", b"")
+    name = path.as_posix()
     try:
-        data = path.read_bytes()
+        size = path.stat().st_size
+        if name != _printable(name):
+            raise Unusable("a name that is no text; rename the file")
+        if path.is_file() and not _is_photo(path) and size:
+            raise Unusable(f"not a photo ({' '.join(IMAGE_SUFFIXES)})")
+        data = read_bytes(path)
         size, digest = len(data), hashlib.sha256(data).hexdigest()
-        if not data or not _is_photo(path):
-            problem = f"not a photo ({' '.join(IMAGE_SUFFIXES)})" if data else "empty file"
-        else:
-            with Image.open(BytesIO(data)) as image:
-                (width, height), mode = image.size, image.mode
-                image.load()
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        problem = f"too large (over {Image.MAX_IMAGE_PIXELS:,} pixels)"
-    except UnidentifiedImageError:
-        problem = "not an image"
+        photo = decode(data, THUMBNAIL)
+        width, height, mode = photo.width, photo.height, photo.mode
+        grey = photo.square.convert("L")
+        mirrored = ImageOps.mirror(grey)
+        look = str(imagehash.phash(grey)), str(imagehash.phash(mirrored)), grey.tobytes()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        problem = f"cannot be read ({error or type(error).__name__})"
-    return path.as_posix(), width, height, mode, size, digest, problem
+        problem = reason(error)
+    return _printable(name), width, height, mode, size, digest, problem, *look
+
+
+def _printable(name: str) -> str:
+    """A name in another encoding than the disk's cannot be printed or written to a table: escape it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def split_manifest(
@@ -462,7 +482,7 @@ def _usable(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX" or name in LEFTOVERS
+    return name.startswith(".") or name in SYSTEM_FOLDERS or name in LEFTOVERS
 
 
 def _is_photo(path: Path) -> bool:
@@ -470,10 +490,28 @@ def _is_photo(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below `folder` but hidden ones and the system's leftovers."""
-    for parent, folders, files in os.walk(folder, followlinks=True):  # a class may be a link to another disk
-        folders[:] = [name for name in folders if not _is_junk(name)]
-        yield from (Path(parent, name) for name in files if not _is_junk(name))
+    """Every file below `folder` but hidden ones and the system's leftovers; a folder nobody may list is one.
+
+    Links to folders are followed, as a class may lie on another disk, but not those that lead back up.
+    """
+    waiting = [(folder, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status = folder.stat()
+            children = sorted(child for child in folder.iterdir() if not _is_junk(child.name))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            yield folder
+            continue
+        if (here := (status.st_dev, status.st_ino)) in above:
+            continue
+        for child in children:
+            if os.path.isdir(child):  # noqa: PTH112 -- Path's raises where even asking is forbidden
+                waiting.append((child, above | {here}))
+            else:
+                yield child
 
 
 def _holds_files(folder: Path) -> bool:

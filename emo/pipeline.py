@@ -12,20 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import psutil
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.errors import UserError
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as a person sees it: turned upright by its EXIF, transparency on white, RGB."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(background, image)
-    return image.convert("RGB")
+from emo.photos import decode, read_bytes, reason, square
 
 
 def read_image(source: str | Path | Image.Image | np.ndarray, size: int) -> np.ndarray:
@@ -37,22 +28,15 @@ def read_image(source: str | Path | Image.Image | np.ndarray, size: int) -> np.n
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if isinstance(source, Image.Image):
-        return _resized(source, size)
+        return np.asarray(square(source, size))
     try:
-        with Image.open(source) as image:
-            # a JPEG can be decoded at a fraction of its size: many times faster for large photos
-            image.draft("RGB", (2 * size, 2 * size))
-            return _resized(image, size)
+        return np.asarray(decode(read_bytes(Path(source)), size).square)
     except FileNotFoundError:
         raise UserError(f"There is no photo {source}; check the path.") from None
     except Exception as error:  # Pillow raises some ten kinds for a damaged file
         raise UserError(
-            f"{source} is not a picture that can be read ({error}); replace or remove it."
+            f"{source} is not a picture that can be read ({reason(error)}); replace or remove it."
         ) from error
-
-
-def _resized(image: Image.Image, size: int) -> np.ndarray:
-    return np.asarray(to_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
