@@ -26,6 +26,7 @@ class Experiment:
     - optimizer: "sgd" or "adam"; learning_rate > 0; momentum in [0, 1), for sgd.
     - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device.
     - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
+    - relabel: lay `data/relabel.csv`, where there is one, over the labels.
     - image_size in pixels (square); batch_size in photos; seed: everything random comes from it.
 
     Raises UserError naming the field, what is wrong and what is allowed.
@@ -40,6 +41,7 @@ class Experiment:
     loss: str = "categorical_crossentropy"
     augment: bool = False
     use_augmented_copy: bool = False
+    relabel: bool = True
     epochs: int = 10
     unfreeze: str = "none"
     weights: str | None = "imagenet"
@@ -68,6 +70,7 @@ class Experiment:
         _one_of("loss", self.loss, LOSSES)
         _one_of("augment", self.augment, (True, False))
         _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
+        _one_of("relabel", self.relabel, (True, False))
         _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
         _number("momentum", self.momentum, float, 0, 0.9999)
         if self.momentum and self.optimizer != "sgd":

@@ -16,13 +16,14 @@ from tqdm.keras import TqdmCallback
 from emo import plots, runlog
 from emo.augment import RandomAffine, augmented_copies
 from emo.backbones import get_backbone
-from emo.dataset import class_names, training_manifests
+from emo.dataset import class_names
 from emo.environment import device_name, git_commit, versions
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.model import build_model, build_optimizer, save_model
 from emo.paths import Paths
 from emo.pipeline import Batches, load_images, one_hot
+from emo.split import training_manifests
 
 FINISHED = "finished"
 
@@ -59,7 +60,7 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         # same seed, same machine → same result: GPU kernels add up in any order unless told otherwise
         tf.config.experimental.enable_op_determinism()
     names = class_names(paths)
-    train_files, val_files = training_manifests(paths, seed=experiment.seed)
+    train_files, val_files = training_manifests(paths, relabel=experiment.relabel)
     if experiment.use_augmented_copy:
         train_files = with_augmented_copy(train_files, paths)
     size, batch = experiment.image_size, experiment.batch_size
