@@ -21,6 +21,8 @@ from emo.evaluation import write_submission  # image_path,emotion
 from emo.experiments import EXPERIMENTS  # the seed's eleven
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
+from emo.frozen import backbone_features  # what a backbone sees in photos, computed once
+from emo.frozen import clear_features  # empties data/.features
 from emo.model import build_model  # an experiment's network
 from emo.paths import get_paths  # every folder and file name
 from emo.pipeline import load_images  # files → pictures in memory

@@ -106,9 +106,14 @@ def trainable_layers(network: keras.Model, name: str, unfreeze: str) -> set[str]
     if unfreeze in ("none", "all"):
         return set() if unfreeze == "none" else {layer.name for layer in network.layers}
     check_unfreeze(name, unfreeze)
-    first = next(layer for layer in network.layers if layer.name.startswith(f"{unfreeze}_"))
+    first = first_of_block(network, unfreeze)
     frozen = {layer.name for layer in keras.Model(network.inputs, first.input).layers}
     return {layer.name for layer in network.layers} - frozen
+
+
+def first_of_block(network: keras.Model, block: str) -> keras.Layer:
+    """The layer that a block begins with; what feeds it is what lies before the block."""
+    return next(layer for layer in network.layers if layer.name.startswith(f"{block}_"))
 
 
 def check_unfreeze(name: str, unfreeze: str) -> None:

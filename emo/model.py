@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from emo.backbones import build_backbone, get_backbone, trainable_layers
+from emo.backbones import build_backbone, first_of_block, get_backbone, trainable_layers
 from emo.errors import UserError
 from emo.experiments import Experiment, parse_head
 
@@ -45,6 +45,25 @@ def build_model(experiment: Experiment, class_count: int) -> keras.Model:
         x = _head_layer(kind, value)(x)
     probabilities = layers.Dense(class_count, activation="softmax", name="probabilities")(x)
     return keras.Model(images, probabilities, name=f"emo_{experiment.backbone}")
+
+
+def split_model(model: keras.Model, experiment: Experiment) -> tuple[keras.Model, keras.Model]:
+    """The model of `build_model` cut where its frozen layers end: (frozen, rest), made of its own layers.
+
+    `rest(frozen(pictures))` is `model(pictures)`, and what is trained in `rest` is trained in `model`. Where
+    the whole backbone is frozen, the head's first layer (avg_pool or flatten) belongs to the frozen part.
+    """
+    network = model.get_layer(experiment.backbone)
+    position = model.layers.index(network)
+    head = model.layers[position + 1 :]
+    if experiment.unfreeze == "none":
+        return keras.Model(model.input, head[0].output), keras.Model(head[0].output, model.output)
+    cut = first_of_block(network, experiment.unfreeze).input
+    frozen = keras.Model(network.inputs, cut)(model.layers[position - 1].output)
+    x = inputs = keras.Input(cut.shape[1:], dtype=cut.dtype)
+    for layer in (keras.Model(cut, network.output), *head):
+        x = layer(x)
+    return keras.Model(model.input, frozen), keras.Model(inputs, x)
 
 
 def preprocess(images, mode: str):

@@ -80,6 +80,11 @@ class Paths:
         return self.data / "dataset.json"
 
     @property
+    def features(self) -> Path:
+        """`data/.features/`: outputs of frozen layers, computed once and reused; safe to delete."""
+        return self.data / ".features"
+
+    @property
     def model(self) -> Path:
         return self.results / "model"
 

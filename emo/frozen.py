@@ -1,0 +1,239 @@
+"""What frozen layers make of the photos: computed once, kept in `data/.features`, reused by later runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import PIL
+import tensorflow as tf
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from emo.augment import ROTATION, SHIFT, ZOOM, affine_transforms, resample
+from emo.errors import UserError
+from emo.experiments import Experiment
+from emo.model import build_model, split_model
+from emo.paths import Paths
+from emo.pipeline import load_images
+
+BATCH = 64
+DISK_SHARE = 0.5  # of what would be free without the cache
+FLOAT16_MAX = 65504.0
+# what is in the key in another form (weights, the cut, precision, the views' seed) or changes no feature;
+# a field that is not named here belongs to the key
+_OUTSIDE_KEY = {"name", "weights", "unfreeze", "head", "precision", "seed", "views", "augment"} | {
+    "use_augmented_copy", "optimizer", "learning_rate", "momentum", "loss", "epochs", "batch_size"
+}  # fmt: skip
+
+
+def backbone_features(photos: pd.DataFrame, experiment: Experiment, paths: Paths) -> np.ndarray:
+    """The experiment's backbone before any training, averaged over places: (n, d) float16, a row a photo.
+
+    `photos` is a manifest; its column `path` is used, in its order. Computed once, then read from
+    `data/.features`, which a run with the same frozen backbone and "avg_pool" shares. Raises UserError for
+    weights that cannot be had and photos that cannot be read.
+    """
+    pooled = dataclasses.replace(experiment, unfreeze="none", head=("avg_pool",))
+    frozen, _ = split_model(build_model(pooled, class_count=2), pooled)
+    found = frozen_features(frozen, photos, pooled, paths)
+    if found is None:
+        images = load_photos(photos, pooled, "reading photos")
+        return np.concatenate(list(_outputs(frozen, images)))
+    return found[0]
+
+
+def load_photos(photos: pd.DataFrame, experiment: Experiment, title: str) -> np.ndarray:
+    """The photos of a manifest as the experiment's network takes them: (n, size, size, 3) uint8."""
+    return load_images(photos.path, experiment.image_size, title)
+
+
+def frozen_features(
+    frozen: keras.Model, photos: pd.DataFrame, experiment: Experiment, paths: Paths, views: int = 0
+) -> list[np.ndarray] | None:
+    """What `frozen`, the first part of `split_model`, makes of the photos: float16, (n, …), a view each.
+
+    The first view is the photos as they are, then come `views` augmented ones, drawn from the
+    experiment's seed. Each lies in a file of its own and is computed only where that is missing; an
+    interrupted one goes on where it stopped. None, with a sentence, where the disk has too little room.
+    """
+    folder = paths.features
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(photos), *frozen.output_shape[1:])
+    files = _files(frozen, photos, experiment, paths, views)
+    with _locked(folder):
+        missing = [view for view, file in enumerate(files) if _read(file, shape) is None]
+        size = 2 * int(np.prod(shape))
+        if missing and not _make_room(folder, files, size * len(missing)):
+            print(
+                f"The frozen layers' outputs would take {_gigabytes(size * len(files))}, more than "
+                f"{DISK_SHARE:.0%} of the free disk at {folder}: they are not kept."
+            )
+            return None
+        if missing:
+            images = load_photos(photos, experiment, "reading photos")
+        for view in missing:
+            draws = _draws(experiment.seed, view, len(photos)) if view else None
+            _write(files[view], frozen, images, draws, title=f"frozen layers, view {view}")
+        for file in files:
+            os.utime(file)  # the least recently used cache is the first to be removed
+    total = sum(file.stat().st_size for file in folder.iterdir())
+    print(
+        f"Frozen layers' outputs of {len(photos):,} photos, views: {len(missing)} computed, "
+        f"{len(files) - len(missing)} reused; {_gigabytes(size * len(files))} of {_gigabytes(total)} in "
+        f"{folder} (emo.clear_features empties it)."
+    )
+    return [_read(file, shape) for file in files]
+
+
+def clear_features(paths: Paths) -> None:
+    """Empties `data/.features`; the next run computes what it needs anew. Prints what became free."""
+    if not paths.features.is_dir():
+        print("There are no cached features.")
+        return
+    with _locked(paths.features):
+        files = [file for file in paths.features.iterdir() if file.suffix in (".npy", ".part")]
+        size = sum(file.stat().st_size for file in files)
+        for file in files:
+            file.unlink()
+    print(f"Removed {len(files)} files of cached features, {_gigabytes(size)}.")
+
+
+def _files(
+    frozen: keras.Model, photos: pd.DataFrame, experiment: Experiment, paths: Paths, views: int
+) -> list[Path]:
+    """The cache file of each view; its name changes with everything that changes its content."""
+    weights = hashlib.blake2b(digest_size=16)
+    for array in frozen.get_weights():
+        weights.update(np.ascontiguousarray(array))
+    cut = experiment.head[0] if experiment.unfreeze == "none" else experiment.unfreeze
+    key = {name: value for name, value in asdict(experiment).items() if name not in _OUTSIDE_KEY} | {
+        "cut": cut,
+        "weights": weights.hexdigest(),
+        "dtype": frozen.layers[-1].compute_dtype,
+        "photos": _photos_hash(photos.path, paths),
+        "versions": [keras.__version__, tf.__version__, PIL.__version__],
+    }
+    files = []
+    for view in range(views + 1):
+        augmentation = {"view": view, "seed": experiment.seed, "settings": [ZOOM, SHIFT, ROTATION]}
+        text = json.dumps(key | (augmentation if view else {}), sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+        name = f"{experiment.backbone}_{cut}_{experiment.image_size}px_view{view}_{digest}.npy"
+        files.append(paths.features / name)
+    return files
+
+
+def _photos_hash(files: pd.Series, paths: Paths) -> str:
+    """Of the photos' names below `data/`, sizes and times, in their order."""
+    photos, root = hashlib.blake2b(digest_size=16), f"{paths.data.as_posix()}/"
+    for file in map(str, files):
+        try:
+            status = os.stat(file)  # noqa: PTH116 -- a Path a photo would take longer than the look
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}); check the path.") from None
+        photos.update(f"{file.removeprefix(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return photos.hexdigest()
+
+
+def _draws(seed: int, view: int, count: int) -> np.ndarray:
+    """What `affine_transforms` takes for each photo of an augmented view."""
+    return np.random.default_rng((seed, view)).random((count, 6), np.float32)
+
+
+def _outputs(
+    frozen: keras.Model, images: np.ndarray, draws: np.ndarray | None = None, start: int = 0
+) -> Iterator[np.ndarray]:
+    """float16 batches of what `frozen` makes of the pictures from `start` on, augmented by `draws`."""
+    arrays = (images,) if draws is None else (images, draws)
+
+    def batches():
+        for at in range(start, len(images), BATCH):
+            yield tuple(array[at : at + BATCH] for array in arrays)
+
+    def forward(pictures, draws=None):
+        if draws is not None:
+            pictures = resample(pictures, affine_transforms(draws, *pictures.shape[1:3]))
+        outputs = tf.cast(frozen(pictures, training=False), tf.float32)
+        return tf.cast(tf.clip_by_value(outputs, -FLOAT16_MAX, FLOAT16_MAX), tf.float16)  # VGG16's exceed it
+
+    spec = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2)
+    strategy = tf.distribute.get_strategy()
+    distributed = strategy.experimental_distribute_dataset(dataset)
+    step = tf.function(
+        lambda batch: strategy.run(forward, args=batch), input_signature=[distributed.element_spec]
+    )
+    for batch in distributed:
+        yield np.concatenate([part.numpy() for part in strategy.experimental_local_results(step(batch))])
+
+
+def _write(file: Path, frozen: keras.Model, images: np.ndarray, draws: np.ndarray | None, title: str) -> None:
+    """Computes a view into `file` (.npy), going on with what an interrupted call left of it."""
+    row = 2 * int(np.prod(frozen.output_shape[1:]))
+    header = io.BytesIO()
+    layout = {"descr": "<f2", "fortran_order": False, "shape": (len(images), *frozen.output_shape[1:])}
+    np.lib.format.write_array_header_1_0(header, layout)
+    unfinished = file.with_suffix(".part")
+    with unfinished.open("ab") as out:
+        done = (out.tell() - len(header.getvalue())) // row
+        if done < 0:
+            out.truncate(0)
+            out.write(header.getvalue())
+            done = 0
+        out.truncate(len(header.getvalue()) + done * row)
+        with tqdm(total=len(images), initial=done, desc=title, unit="photo") as bar:
+            for batch in _outputs(frozen, images, draws, done):
+                out.write(batch.astype("<f2", copy=False).tobytes())
+                bar.update(len(batch))
+    unfinished.replace(file)
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The features of a file, read as they are used; None where it is missing or not whole."""
+    try:
+        features = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return features if features.shape == shape and features.dtype == np.float16 else None
+
+
+def _make_room(folder: Path, keep: list[Path], size: int) -> bool:
+    """Removes the least recently used of the other caches until `size` more bytes are within the limit."""
+    names = {file.stem for file in keep}
+    files = {file: file.stat() for file in folder.iterdir()}
+    held = sum(status.st_size for status in files.values())
+    limit = DISK_SHARE * (shutil.disk_usage(folder).free + held)
+    others = sorted((file for file in files if file.stem not in names), key=lambda file: files[file].st_mtime)
+    if held - sum(files[file].st_size for file in others) + size > limit:
+        return False
+    for file in others:
+        if held + size <= limit:
+            break
+        file.unlink(missing_ok=True)
+        held -= files[file].st_size
+    return True
+
+
+def _locked(folder: Path) -> FileLock:
+    """The folder's lock, taken: two runs at once would write the same files."""
+    lock = FileLock(folder / ".lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another run is computing features in {folder}: waiting for it.")
+        return lock.acquire()
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"
