@@ -1,5 +1,6 @@
 """The notebooks' one import: `import emo_utils as emo`. No logic lives here."""
 
+from emo.audit import audit_labels  # which labels to doubt
 from emo.augment import augment_examples  # what on-the-fly augmentation makes of some pictures
 from emo.augment import write_augmented_copy  # the seed's data/train_aug
 from emo.backbones import BACKBONES  # the networks an experiment can name
@@ -32,6 +33,7 @@ from emo.plots import plot_curve  # accuracy and loss by epoch
 from emo.plots import plot_photos  # a grid of pictures
 from emo.plots import plot_predictions  # a grid titled true / predicted
 from emo.plots import plot_sizes  # how large photos are
+from emo.plots import plot_suspects  # photos with doubtful labels
 from emo.quality import example_pairs  # twins to show side by side
 from emo.quality import find_duplicates  # identical photos and near copies
 from emo.quality import summarize_duplicates  # how many, across splits and classes
