@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emo import training
+from emo import checkpoint, training
 from emo.augment import write_augmented_copy
 from emo.classifier import load_classifier
 from emo.errors import UserError
@@ -43,6 +43,22 @@ def finished(tmp_path_factory):
     paths = get_paths(tmp_path_factory.mktemp("project"))
     write_photos(paths.train, 12)
     return train(TINY, paths), paths
+
+
+def new_recorder(paths):
+    network = build_model(TINY, 3)
+    return training.Recorder(network, TINY, ("a", "b", "c"), paths, changing=network.weights)
+
+
+def disk_full(*_arguments):
+    raise OSError(28, "No space left on device")
+
+
+def wait_until(ready):
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_run_leaves_the_best_model_its_curve_and_a_row(finished):
@@ -108,27 +124,22 @@ def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
     assert read_table(dataset).iloc[-1].state == run.state
 
 
-def test_ctrl_c_during_the_very_first_save_leaves_nothing(dataset, monkeypatch):
-    def cut_short(*_arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "save_model", cut_short)
-    with pytest.raises(KeyboardInterrupt):
-        train(TINY, dataset)
+def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save_model", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        train(dataclasses.replace(TINY, epochs=1), dataset)
     assert list(dataset.model.iterdir()) == []
 
 
 def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dataset, monkeypatch):
-    recorder = training.Recorder(build_model(TINY, 3), TINY, ("a", "b", "c"), dataset)
+    recorder = new_recorder(dataset)
     logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
     recorder.on_epoch_end(0, logs | {"val_accuracy": 0.4})
-
-    def disk_full(*_arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(training, "save_model", disk_full)
+    wait_until(lambda: recorder.checkpoint.saved)
+    monkeypatch.setattr(checkpoint, "save_model", disk_full)
+    recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
     with pytest.raises(OSError, match="No space"):
-        recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
+        recorder.checkpoint.close()
     run = recorder.finish("failed", 1.0)
     assert (run.val_accuracy, run.best_epoch) == (0.4, 1)
     assert run.model_path.stem.endswith("_acc40")
@@ -137,10 +148,42 @@ def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dat
     assert read_table(dataset).iloc[-1].val_accuracy == 40
 
 
+def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, monkeypatch):
+    whole, saves = checkpoint.save_model, []
+
+    def full_from_the_second_on(*arguments):
+        saves.append(arguments)
+        return whole(*arguments) if len(saves) == 1 else disk_full()
+
+    monkeypatch.setattr(checkpoint, "save_model", full_from_the_second_on)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)  # every save at once
+    with pytest.raises(OSError, match="No space"):
+        train(dataclasses.replace(TINY, epochs=30, learning_rate=3e-4, batch_size=4), dataset)
+    row = read_table(dataset).iloc[-1]
+    assert "No space left" in row.state
+    metadata = load_classifier(dataset.model / row.model_file).metadata
+    assert 100 * metadata["val_accuracy"] == pytest.approx(row.val_accuracy, abs=0.06)
+
+
+def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
+    recorder = new_recorder(dataset)
+    logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
+    for epoch in range(8):
+        for weight in recorder.network.trainable_weights:
+            weight.assign(np.full(weight.shape, epoch))
+        recorder.on_epoch_end(epoch, logs | {"val_accuracy": epoch / 10})
+    recorder.checkpoint.close()
+    run = recorder.finish("finished", 1.0)
+    assert run.best_epoch == 8
+    saved = keras.models.load_model(run.model_path, compile=False)
+    assert {float(value) for weight in saved.trainable_weights for value in np.unique(weight)} == {7.0}
+
+
 def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
-    recorder = training.Recorder(build_model(TINY, 3), TINY, ("a", "b", "c"), dataset)
+    recorder = new_recorder(dataset)
     recorder.on_epoch_end(0, {"loss": 1.0, "val_loss": float("nan"), "accuracy": 1, "val_accuracy": 1.0})
-    assert recorder.best_epoch == 0
+    recorder.checkpoint.close()
+    assert recorder.checkpoint.saved is None
     assert recorder.running.stat().st_size == 0
 
 
