@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -150,7 +151,7 @@ def test_whatever_changes_the_features_changes_the_cache(dataset, photos, weight
 
 
 def test_a_photo_that_vanished_is_named(dataset, photos):
-    os.unlink(photos.path[3])
+    Path(photos.path[3]).unlink()
     with pytest.raises(UserError, match=r"anger_003\.jpg cannot be read"):
         backbone_features(photos, SMALL, dataset)
 
