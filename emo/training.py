@@ -67,8 +67,11 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         train_files = with_augmented_copy(train_files, paths)
 
     policy = dtype_policy(experiment.precision)
-    with all_devices().scope(), computing_in(policy):
+    strategy = all_devices()
+    with strategy.scope(), computing_in(policy):
         network = build_model(experiment, len(names))
+        if strategy.num_replicas_in_sync > 1:
+            normalize_over_all_devices(network.get_layer(experiment.backbone))
         trainer, train_set, val_set = prepare(network, experiment, train_files, val_files, names, paths)
         trainer.compile(build_optimizer(experiment), loss=experiment.loss, metrics=["accuracy"])
     recorder = Recorder(network, experiment, names, paths, changing=trainer.weights)
@@ -92,6 +95,13 @@ def all_devices() -> tf.distribute.Strategy:
     if len(gpus) > 1 and not tf.distribute.has_strategy():
         return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
     return tf.distribute.get_strategy()
+
+
+def normalize_over_all_devices(backbone: keras.Model) -> None:
+    """BatchNormalization then takes its statistics from the whole batch, as on one device."""
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def prepare(

@@ -15,9 +15,10 @@ from PIL import Image
 from emo import checkpoint, training
 from emo.augment import write_augmented_copy
 from emo.classifier import load_classifier
+from emo.environment import dtype_policy
 from emo.errors import UserError
-from emo.experiments import EXPERIMENTS, Experiment, get_experiment
-from emo.model import build_model, read_metadata
+from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
+from emo.model import build_model, computing_in, read_metadata
 from emo.runlog import read_table
 from emo.training import train
 
@@ -241,6 +242,72 @@ def test_ctrl_c_keeps_the_best_model_and_logs_the_row(dataset):
     row = read_table(dataset).iloc[-1]
     assert row.state.startswith("stopped by the user after epoch")
     assert load_classifier(dataset.model / row.model_file)
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
+    unfreeze = "block5" if views else "all"
+    experiment = dataclasses.replace(TINY, precision="mixed_float16", views=views, unfreeze=unfreeze)
+    run = train(experiment, dataset)
+    assert run.state == "finished"
+    assert np.isfinite(run.history.to_numpy()).all()
+    classifier = load_classifier(run.model_path)
+    assert classifier.metadata["computed_in"] == "mixed_float16"
+    network = classifier.model.get_layer("vgg16")
+    assert {layer.compute_dtype for layer in (*classifier.model.layers, *network.layers)} == {"float32"}
+
+
+def test_what_was_saved_predicts_as_the_half_precision_network_within_a_hundredth(dataset):
+    with computing_in("mixed_float16"):
+        network = build_model(TINY, 3)
+    assert network.get_layer("vgg16").layers[1].compute_dtype == "float16"
+    assert network.layers[-1].compute_dtype == "float32"
+    saver = checkpoint.Checkpoint(network, dataset.model / "model.h5", network.weights)
+    for weight in network.trainable_weights:
+        weight.assign(1.5 * weight)
+    saver.save({})
+    saver.close()
+    pictures = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    saved = keras.models.load_model(saver.path, compile=False)
+    np.testing.assert_allclose(saved(pictures), network(pictures), atol=1e-2)
+
+
+def test_the_precision_of_this_machine_is_one_that_it_computes_in():
+    policy = dtype_policy()
+    assert policy in PRECISIONS
+    assert dtype_policy("float32") == "float32"
+    with computing_in(policy):  # a CPU that only claims bfloat16 would end the process here
+        network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(3)])
+    network.compile("sgd", "mse")
+    assert np.isfinite(network.train_on_batch(np.ones((32, 64)), np.ones((32, 3))))
+
+
+def test_two_devices_give_the_loss_curve_of_one(dataset):
+    whole = dataclasses.replace(TINY, head=("avg_pool",))  # dropout draws on each device for itself
+    behind = dataclasses.replace(whole, backbone="resnet50", unfreeze="conv5", views=1, batch_size=6)
+    code = f"""
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from emo.experiments import Experiment
+from emo.paths import get_paths
+from emo.training import train
+
+paths = get_paths({str(dataset.root)!r})
+for text in ({whole.to_json()!r}, {behind.to_json()!r}):
+    experiment = Experiment.from_json(text)
+    one = train(experiment, paths)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        two = train(experiment, paths)
+    print(one.history, two.history)
+    np.testing.assert_allclose(two.history.loss, one.history.loss, rtol=2e-3)
+    np.testing.assert_allclose(two.history.val_loss, one.history.val_loss, rtol=2e-3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
 def test_training_on_the_augmented_copy(dataset):
