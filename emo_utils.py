@@ -1,5 +1,6 @@
 """The notebooks' one import: `import emo_utils as emo`. No logic lives here."""
 
+from emo.audit import audit_labels  # which labels to doubt
 from emo.augment import augment_examples  # what on-the-fly augmentation makes of some pictures
 from emo.augment import write_augmented_copy  # the seed's data/train_aug
 from emo.backbones import BACKBONES  # the networks an experiment can name
@@ -10,7 +11,7 @@ from emo.dataset import class_names  # the classes, in the order of the model's 
 from emo.dataset import count_photos  # photos a class in every folder of data/
 from emo.dataset import fetch_dataset  # "sample", Google Drive, a .zip or a folder → data/
 from emo.dataset import scan_dataset  # one row a photo
-from emo.dataset import training_manifests  # the photos to train on and to validate on
+from emo.dataset import scan_splits  # the same of data/train, data/val and data/test
 from emo.environment import results_folder  # Google Drive or this machine
 from emo.environment import setup  # versions, device, seed, plot style
 from emo.errors import UserError  # a mistake the user can mend, in one sentence
@@ -31,6 +32,14 @@ from emo.plots import plot_confusion  # true × predicted
 from emo.plots import plot_curve  # accuracy and loss by epoch
 from emo.plots import plot_photos  # a grid of pictures
 from emo.plots import plot_predictions  # a grid titled true / predicted
-
+from emo.plots import plot_sizes  # how large photos are
+from emo.plots import plot_suspects  # photos with doubtful labels
+from emo.quality import example_pairs  # twins to show side by side
+from emo.quality import find_duplicates  # identical photos and near copies
+from emo.quality import summarize_duplicates  # how many, across splits and classes
 from emo.runlog import read_table  # experiments.xlsx as a data frame
+from emo.split import load_split  # data/split.csv: what trains, validates, tests, is left out
+from emo.split import split_photos  # writes it
+from emo.split import summarize_split  # the dataset in one table
+from emo.split import training_manifests  # the photos to train on and to validate on
 from emo.training import train  # an experiment → model, curve, row

@@ -1,9 +1,12 @@
 """The seed's augmentation: one random affine resampling a picture, on the training device or to disk."""
 
 import json
+import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -12,13 +15,16 @@ from keras import ops
 from PIL import Image
 from tqdm.auto import tqdm
 
-from emo.dataset import class_names, scan_dataset
+from emo.dataset import SPARE_BYTES
 from emo.errors import UserError
 from emo.paths import Paths
-from emo.photos import to_rgb
+from emo.photos import decode_whole, read_bytes, reason
+from emo.split import training_manifests
 
 # the seed's ImageDataGenerator settings; zoom and shifts are fractions, rotation is in degrees
 ZOOM, SHIFT, ROTATION = 0.2, 0.2, 15.0
+MAX_SIDE = 1024  # pixels of a copy
+SAMPLED = 16  # copies made ahead, to foresee the disk that all take
 
 
 def affine_transforms(draws, height: int, width: int):
@@ -81,38 +87,53 @@ def augment_examples(images: np.ndarray, seed: int = 42) -> np.ndarray:
     return np.asarray(resample(images, affine_transforms(draws, *images.shape[1:3])))
 
 
-def write_augmented_copy(paths: Paths, copies: int = 2, seed: int = 42) -> int:
-    """Writes `copies` augmented JPEGs of each photo in `data/train` to `data/train_aug`; gives their number.
+def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, seed: int = 42) -> int:
+    """Writes augmented JPEGs of the training photos to `data/train_aug`; gives their number.
 
-    The settings are the on-the-fly ones. Each copy has its own seed, from `seed`, its name and its number,
-    so a second call writes only what is missing. Raises UserError for a number of copies below 1, and where
-    the folder holds copies of another number or seed.
+    `copies` a photo or, for "balance", as many as bring every class to the size of the largest. The settings
+    are the on-the-fly ones. Each copy has its own seed, from `seed`, its photo's name and its number, so a
+    second call writes only what is missing, also after a kill. Photos over 1,024 px are shrunk to that, the
+    largest `image_size`. UserError for another kind of `copies`, too little disk, a photo that cannot be
+    read, and where the folder holds copies made otherwise.
     """
-    if not isinstance(copies, int) or copies < 1:
-        raise UserError(f"copies={copies!r} must be a whole number from 1 up.")
-    class_names(paths)
-    _check_record({"copies": copies, "seed": seed}, paths)
-    manifest = scan_dataset(paths.train)
+    if copies != "balance" and (not isinstance(copies, int) or isinstance(copies, bool) or copies < 1):
+        raise UserError(f"copies={copies!r} must be a whole number from 1 up, or 'balance'.")
+    photos, _ = training_manifests(paths)
+    wanted = _copies_a_photo(photos["label"], copies)
     jobs = [
         (Path(path), number)
-        for path in manifest[manifest.problem == ""].path
-        for number in range(1, copies + 1)
+        for path, count in zip(photos["path"], wanted, strict=True)
+        for number in range(1, count + 1)
     ]
-
-    def write(job: tuple[Path, int]) -> None:
-        source, number = job
-        target = _copy_path(source, number, paths)
-        if not target.exists():
-            name = source.relative_to(paths.train).as_posix()
-            _write_copy(source, target, np.random.default_rng((seed, zlib.crc32(name.encode()), number)))
-
+    missing = [job for job in jobs if not _copy_path(*job, paths).exists()]
+    _check_record({"copies": copies, "seed": seed}, paths)
+    _check_room([len(_augmented_jpeg(*job, seed, paths)) for job in missing[:SAMPLED]], len(missing), paths)
     with ThreadPoolExecutor() as pool:
-        for _ in tqdm(pool.map(write, jobs), "augmented copies", len(jobs), unit="photo"):
+        written = pool.map(lambda job: _write_copy(*job, seed, paths), missing)
+        for _ in tqdm(written, "augmented copies", len(missing), unit="photo"):
             pass
     return len(jobs)
 
 
-def _check_record(settings: dict[str, int], paths: Paths) -> None:
+def _copies_a_photo(labels: pd.Series, copies: int | Literal["balance"]) -> pd.Series:
+    if copies != "balance":
+        return pd.Series(copies, index=labels.index)
+    size, place = labels.groupby(labels).transform("size"), labels.groupby(labels).cumcount()
+    lacking = size.max() - size
+    return lacking // size + (place < lacking % size)
+
+
+def _check_room(sizes: list[int], count: int, paths: Paths) -> None:
+    """UserError where `count` copies of the mean of some sizes in bytes would not fit on the disk."""
+    needed = count * float(np.mean(sizes or [0])) + SPARE_BYTES
+    if sizes and needed > (free := shutil.disk_usage(paths.data).free):
+        raise UserError(
+            f"{count:,} augmented copies need about {needed / 1e9:.1f} GB in {paths.train_aug}, where "
+            f"{free / 1e9:.1f} GB are free; make room, or write fewer copies."
+        )
+
+
+def _check_record(settings: dict[str, int | str], paths: Paths) -> None:
     """Writes down what `train_aug` is made with; copies made otherwise must not be mistaken for it."""
     if any(paths.train_aug.glob("*/*")):
         record = paths.augmentation_record
@@ -141,13 +162,23 @@ def _copy_path(source: Path, number: int, paths: Paths) -> Path:
     return paths.train_aug / relative.with_name(f"{relative.name}_aug{number}.jpg")
 
 
-def _write_copy(source: Path, target: Path, random: np.random.Generator) -> None:
-    with Image.open(source) as image:
-        pixels = np.asarray(to_rgb(image))
-    height, width, _ = pixels.shape
-    draws = random.random((1, 6))
-    augmented = np.asarray(resample(pixels[None], affine_transforms(draws, height, width)))[0]
+def _augmented_jpeg(source: Path, number: int, seed: int, paths: Paths) -> bytes:
+    try:
+        pixels = np.asarray(decode_whole(read_bytes(source), MAX_SIDE))
+    except Exception as error:  # Pillow raises some ten kinds for a damaged file
+        raise UserError(f"{source} cannot be augmented ({reason(error)}); replace or remove it.") from error
+    name = source.relative_to(paths.train).as_posix()
+    random = np.random.default_rng((seed, zlib.crc32(name.encode()), number))
+    transform = affine_transforms(random.random((1, 6)), *pixels.shape[:2])
+    augmented = np.asarray(resample(pixels[None], transform))[0]
+    jpeg = BytesIO()
+    Image.fromarray(np.clip(augmented.round(), 0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=95)
+    return jpeg.getvalue()
+
+
+def _write_copy(source: Path, number: int, seed: int, paths: Paths) -> None:
+    target = _copy_path(source, number, paths)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}")
-    Image.fromarray(np.clip(augmented.round(), 0, 255).astype(np.uint8)).save(unfinished, "JPEG", quality=95)
+    unfinished.write_bytes(_augmented_jpeg(source, number, seed, paths))
     unfinished.replace(target)  # a copy cut short by a kill would be taken for a whole one

@@ -22,7 +22,6 @@ import gdown
 import imagehash
 import pandas as pd
 from PIL import ImageOps
-from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
@@ -69,7 +68,7 @@ def fetch_dataset(source: str | Path, paths: Paths, sha256: str | None = None) -
                 raise UserError(
                     f"{occupied[0]} already holds files{origin}; move or delete them before you fetch {name}."
                 )
-            counts = {split: sum(map(_is_photo, _walk(paths.data / split))) for split in SPLITS}
+            counts = {split: sum(map(_is_photo, files_below(paths.data / split))) for split in SPLITS}
             counts = {split: count for split, count in counts.items() if count}
             print(f"{name} is already here: {_listed(counts)}.")
             return counts
@@ -152,7 +151,7 @@ def _install(place: Path, name: str, paths: Paths, expected: str | None) -> tupl
             if expected:
                 raise UserError(f"{name} is a folder, and sha256 belongs to an archive; leave sha256 out.")
             digest, read_member = None, partial(Path.open, mode="rb")
-            members = [(path.relative_to(place).as_posix(), path) for path in _walk(place)]
+            members = [(path.relative_to(place).as_posix(), path) for path in files_below(place)]
             sizes = {path: path.stat().st_size for _, path in members}
         else:
             digest = _check_archive(place, name, expected)
@@ -198,7 +197,7 @@ def _move_in(unpacked: Path, paths: Paths, record: dict) -> None:
         if not paths.class_names.exists():
             undo.callback(paths.class_names.unlink, missing_ok=True)
         class_names(paths)
-        _write(paths.dataset_record, json.dumps(record, ensure_ascii=False, indent=2))
+        write_text(paths.dataset_record, json.dumps(record, ensure_ascii=False, indent=2))
         undo.pop_all()  # everything is in place
 
 
@@ -306,7 +305,7 @@ def class_names(paths: Paths) -> tuple[str, ...]:
     """
     folders = _class_folders(paths.train)
     for folder in folders:
-        if not any(map(_is_photo, _walk(paths.train / folder))):
+        if not any(map(_is_photo, files_below(paths.train / folder))):
             raise UserError(f"{paths.train / folder} has no photos; add some, or delete the folder.")
     if paths.class_names.exists():
         names = _read_names(paths)
@@ -314,7 +313,7 @@ def class_names(paths: Paths) -> tuple[str, ...]:
             _check_names(names, folders, paths.train, paths)
     elif folders:
         names = tuple(folders)
-        _write(paths.class_names, "".join(f"{name}\n" for name in names))
+        write_text(paths.class_names, "".join(f"{name}\n" for name in names))
     else:
         raise UserError(f"{paths.train} has no class folders; set SOURCE or run the prep notebook first.")
     for split in (paths.val, paths.test):
@@ -365,7 +364,7 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
     folder = Path(folder).expanduser().absolute()  # links stay: data/ may be one to another disk
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; check the path, set SOURCE, or run the prep notebook first.")
-    files = sorted(_walk(folder), key=Path.as_posix)
+    files = sorted(files_below(folder), key=Path.as_posix)
     labels = ["" if file.parent == folder else file.relative_to(folder).parts[0] for file in files]
     names = None if names is None else tuple(names)
     for file, label in zip(files, labels, strict=True):
@@ -375,7 +374,7 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
         warnings.filterwarnings("ignore", module="PIL")  # a broken EXIF block does the pixels no harm
         rows = thread_map(_inspect, files, desc=f"Reading {folder.name}", unit="photo")
     manifest = pd.DataFrame(rows, columns=[*COLUMNS, *LOOKS])
-    manifest.insert(1, "label", list(map(_printable, labels)))
+    manifest.insert(1, "label", list(map(printable, labels)))
     return manifest
 
 
@@ -393,7 +392,7 @@ def _inspect(path: Path) -> tuple:
     name = path.as_posix()
     try:
         size = path.stat().st_size
-        if name != _printable(name):
+        if name != printable(name):
             raise Unusable("a name that is no text; rename the file")
         if path.is_file() and not _is_photo(path) and size:
             raise Unusable(f"not a photo ({' '.join(IMAGE_SUFFIXES)})")
@@ -406,58 +405,12 @@ def _inspect(path: Path) -> tuple:
         look = str(imagehash.phash(grey)), str(imagehash.phash(mirrored)), grey.tobytes()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
         problem = reason(error)
-    return _printable(name), width, height, mode, size, digest, problem, *look
+    return printable(name), width, height, mode, size, digest, problem, *look
 
 
-def _printable(name: str) -> str:
-    """A name in another encoding than the disk's cannot be printed or written to a table: escape it."""
+def printable(name: str) -> str:
+    """The name; where it is in another encoding than the disk's, escaped, so that a table can hold it."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def split_manifest(
-    manifest: pd.DataFrame, fraction: float = 0.2, seed: int = 42
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split into (train, val), stratified by label, with `fraction` (0…1) of the photos in val.
-
-    Identical files land on the same side. Only content, `seed` and `fraction` decide: the rows' order and the
-    folder's place do not. UserError when a class has fewer than two different photos.
-    """
-    if not 0 < fraction < 1:
-        raise UserError(f"fraction is {fraction}; give the share of validation photos between 0 and 1.")
-    unique = manifest.sort_values("path").drop_duplicates("sha256").sort_values("sha256")
-    per_class = unique["label"].value_counts().reindex(sorted(set(manifest["label"])), fill_value=0)
-    if few := list(per_class.index[per_class < 2]):
-        raise UserError(f"Class {few[0]!r} has too few different photos to split (at least 2); add some.")
-    try:
-        split = train_test_split(
-            unique["sha256"], test_size=fraction, random_state=seed, stratify=unique["label"]
-        )
-    except ValueError:
-        fault = f"{len(unique)} photos of {len(per_class)} classes are too few for fraction={fraction}"
-        raise UserError(f"{fault}; each side needs one a class, so add photos or change fraction.") from None
-    in_val = manifest["sha256"].isin(split[1])
-    return manifest[~in_val].reset_index(drop=True), manifest[in_val].reset_index(drop=True)
-
-
-def training_manifests(
-    paths: Paths, seed: int = 42, fraction: float = 0.2
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifests (train, val) of readable photos; val is `data/val`, else split off `data/train`.
-
-    Prints what is left out as unreadable. UserError when a class has no readable photo, or too few to split.
-    """
-    names = class_names(paths)
-    train = _usable(scan_dataset(paths.train, names))
-    if empty := sorted(set(names) - set(train["label"])):
-        raise UserError(f"{paths.train / empty[0]} has no readable photos; add some.")
-    if not any(map(_is_photo, _walk(paths.val))):
-        return split_manifest(train, fraction, seed)
-    val = _usable(scan_dataset(paths.val, names))
-    if val.empty:
-        raise UserError(
-            f"{paths.val} has no readable photos; add some, or delete it to split off data/train."
-        )
-    return train, val
 
 
 def count_photos(paths: Paths) -> pd.DataFrame:
@@ -465,20 +418,12 @@ def count_photos(paths: Paths) -> pd.DataFrame:
     folders = {folder.name: folder for folder in (paths.train, paths.train_aug, paths.val, paths.test)}
     counts = {}
     for name, folder in folders.items():
-        photos = [path.relative_to(folder).parts[0] for path in _walk(folder) if _is_photo(path)]
+        photos = [path.relative_to(folder).parts[0] for path in files_below(folder) if _is_photo(path)]
         if photos:
             counts[name] = pd.Series(photos).value_counts()
     table = pd.DataFrame(counts).fillna(0).astype(int).sort_index()
     table.loc["all"] = table.sum()
     return table
-
-
-def _usable(manifest: pd.DataFrame) -> pd.DataFrame:
-    bad = manifest[manifest["problem"] != ""]
-    if len(bad):
-        first = ", ".join(f"{row.path}: {row.problem}" for row in bad.head(3).itertuples())
-        print(f"Left out {len(bad):,} of {len(manifest):,} files ({first}{', …' if len(bad) > 3 else ''}).")
-    return manifest[manifest["problem"] == ""].reset_index(drop=True)
 
 
 def _is_junk(name: str) -> bool:
@@ -489,7 +434,7 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """Every file below `folder` but hidden ones and the system's leftovers; a folder nobody may list is one.
 
     Links to folders are followed, as a class may lie on another disk, but not those that lead back up.
@@ -538,7 +483,7 @@ def _read_record(path: Path) -> dict:
     return record if isinstance(record, dict) else {}
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write the file whole or not at all."""
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(text, encoding="utf-8", newline="\n")

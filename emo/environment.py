@@ -27,9 +27,10 @@ class Environment:
 
 
 def setup(seed: int = 42) -> Environment:
-    """Seeds Python, NumPy and TensorFlow, sets the plot style, and prints versions and device."""
+    """Seeds all that is random, sets the style of plots and tables, prints versions and device."""
     import keras
     import matplotlib.pyplot as plt
+    import pandas as pd
     import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
@@ -37,6 +38,7 @@ def setup(seed: int = 42) -> Environment:
         {"figure.dpi": 100, "figure.constrained_layout.use": True, "axes.spines.top": False}
         | {"axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
     )
+    pd.options.display.max_colwidth = 200  # a photo's path is no use cut short
     gpus = tf.config.list_physical_devices("GPU")
     environment = Environment(is_colab(), device_name(), len(gpus), versions(), seed)
     print(f"{environment.versions} · {environment.device} · seed {seed}")

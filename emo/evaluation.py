@@ -13,9 +13,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emo import runlog
 from emo.classifier import Classifier
-from emo.dataset import scan_dataset, training_manifests
+from emo.dataset import scan_dataset
 from emo.errors import UserError
 from emo.paths import Paths
+from emo.split import training_manifests
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,7 @@ def labelled_photos(
     if any(paths.test.glob("*/*")):
         return _labelled_folder(paths.test), "test"
     if any(paths.train.glob("*/*")):
-        seed = classifier.metadata.get("experiment", {}).get("seed", 42)
-        return training_manifests(paths, seed=seed)[1], "validation"
+        return training_manifests(paths)[1], "validation"
     print(f"{paths.data} holds no labelled photos to test on: set TEST_FOLDER or SOURCE.")
     return pd.DataFrame(columns=["path", "label"]), "no"
 

@@ -27,6 +27,7 @@ class Experiment:
     - optimizer: "sgd" or "adam"; learning_rate > 0; momentum in [0, 1), for sgd.
     - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device.
     - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
+    - relabel: lay `data/relabel.csv`, where there is one, over the labels.
     - views: 0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each
       photo and, with augment, over `views` augmented copies of it: an epoch takes one of these a photo.
     - precision: a Keras dtype policy to compute in, or "auto", the fastest of this device. Softmax, loss and
@@ -45,6 +46,7 @@ class Experiment:
     loss: str = "categorical_crossentropy"
     augment: bool = False
     use_augmented_copy: bool = False
+    relabel: bool = True
     views: int = 0
     epochs: int = 10
     unfreeze: str = "none"
@@ -76,6 +78,7 @@ class Experiment:
         _one_of("augment", self.augment, (True, False))
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
+        _one_of("relabel", self.relabel, (True, False))
         _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
         _number("momentum", self.momentum, float, 0, 0.9999)
         if self.momentum and self.optimizer != "sgd":

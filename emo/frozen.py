@@ -34,7 +34,7 @@ FLOAT16_MAX = 65504.0
 # what is in the key in another form (weights, the cut, precision, the views' seed) or changes no feature;
 # a field that is not named here belongs to the key
 _OUTSIDE_KEY = {"name", "weights", "unfreeze", "head", "precision", "seed", "views", "augment"} | {
-    "use_augmented_copy", "optimizer", "learning_rate", "momentum", "loss", "epochs", "batch_size"
+    "use_augmented_copy", "relabel", "optimizer", "learning_rate", "momentum", "loss", "epochs", "batch_size"
 }  # fmt: skip
 
 

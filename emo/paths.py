@@ -55,6 +55,26 @@ class Paths:
         return self.data / "class_names.txt"
 
     @property
+    def split(self) -> Path:
+        """`data/split.csv`: which photo trains, validates and tests."""
+        return self.data / "split.csv"
+
+    @property
+    def relabel(self) -> Path:
+        """`data/relabel.csv`: labels that a person has corrected."""
+        return self.data / "relabel.csv"
+
+    @property
+    def suspects(self) -> Path:
+        """`data/suspects.csv`: the photos, the ones with the most doubtful labels first."""
+        return self.data / "suspects.csv"
+
+    @property
+    def suspects_sheet(self) -> Path:
+        """`data/suspects.png`: the first of them, to look through."""
+        return self.data / "suspects.png"
+
+    @property
     def dataset_record(self) -> Path:
         """`data/dataset.json`: where the photos in `data/` were fetched from."""
         return self.data / "dataset.json"

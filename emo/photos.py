@@ -65,6 +65,17 @@ def decode(data: bytes, size: int) -> Photo:
         return Photo(square(image, size), width, height, mode)
 
 
+def decode_whole(data: bytes, limit: int) -> Image.Image:
+    """The picture in RGB, upright, with no side over `limit` pixels. Raises as `decode`."""
+    with _open(data) as image:
+        width, height = image.size
+        image.draft("RGB", (1, 1) if width * height > _max_pixels() else (limit, limit))
+        with _one_large if width * height > LARGE else nullcontext():
+            image = to_rgb(image)
+            image.thumbnail((limit, limit))
+            return image
+
+
 def square(image: Image.Image, size: int) -> Image.Image:
     """The picture in RGB, stretched to size × size."""
     width, height = image.size

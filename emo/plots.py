@@ -13,6 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emo.environment import in_notebook
+from emo.paths import Paths
+from emo.pipeline import load_images
 
 TRAIN, VAL, GOOD, BAD = "#4c72b0", "#dd8452", "#2e8b57", "#c0392b"
 
@@ -78,6 +80,21 @@ def plot_class_balance(**labels: Sequence[str]) -> Figure:
     return figure
 
 
+def plot_sizes(width: Sequence[int], height: Sequence[int]) -> Figure:
+    """How large photos are: a histogram of their shorter side in pixels, and of width / height."""
+    width, height = np.asarray(width), np.asarray(height)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.6))
+    for axis, values, label in (
+        (axes[0], np.minimum(width, height), "shorter side, px"),
+        (axes[1], width / height, "width / height"),
+    ):
+        axis.hist(values, bins=30, color=TRAIN)
+        axis.set(xlabel=label, ylabel="photos")
+        axis.axvline(np.median(values), color=VAL, label=f"median {np.median(values):.4g}")
+        axis.legend(frameon=False)
+    return figure
+
+
 def plot_photos(
     images: Sequence[np.ndarray], titles: Sequence[str] = (), colors: Sequence[str] = (), columns: int = 8
 ) -> Figure:
@@ -91,6 +108,15 @@ def plot_photos(
         if index < len(titles):
             axis.set_title(titles[index], fontsize=8, color=colors[index] if colors else "black")
     return figure
+
+
+def plot_suspects(suspects: pd.DataFrame, paths: Paths, columns: int = 8) -> Figure:
+    """Photos of `audit_labels`' table in its order, titled with rank (from 1), label and what it may be."""
+    images = load_images([paths.data / path for path in suspects["path"]], 96)
+    rows = zip(suspects.index + 1, suspects["label"], suspects["suggested"], strict=True)
+    return plot_photos(
+        images, [f"{rank}. {label}\n→ {other}?" for rank, label, other in rows], columns=columns
+    )
 
 
 def plot_confusion(confusion: pd.DataFrame) -> Figure:

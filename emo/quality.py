@@ -61,6 +61,20 @@ def leaked(groups: pd.DataFrame) -> pd.DataFrame:
     return _with_twin_in_training(groups, "group")
 
 
+def example_pairs(groups: pd.DataFrame, count: int = 16) -> pd.DataFrame:
+    """Rows of `find_duplicates` to show side by side: two neighbours a pair, one pair a group, `count` pairs.
+
+    Pairs with two labels come first, then those across splits.
+    """
+    pairs = groups.merge(groups.drop_duplicates("group"), on="group", suffixes=("", "_first"))
+    pairs = pairs[pairs["path"] != pairs["path_first"]]
+    pairs["labels"] = pairs["label"] != pairs["label_first"]
+    pairs["splits"] = pairs["split"] != pairs["split_first"]
+    pairs = pairs.sort_values(["labels", "splits"], ascending=False, kind="stable").drop_duplicates("group")
+    order = pairs[["path_first", "path"]].head(count).to_numpy().ravel()
+    return groups.set_index("path").loc[order].reset_index()
+
+
 def _counts(files: pd.DataFrame, by: str) -> dict[str, int]:
     groups = files.groupby(by)
     return {

@@ -18,7 +18,7 @@ from emo import plots, runlog
 from emo.augment import RandomAffine, augmented_copies
 from emo.backbones import get_backbone
 from emo.checkpoint import Checkpoint
-from emo.dataset import class_names, training_manifests
+from emo.dataset import class_names
 from emo.environment import device_name, dtype_policy, git_commit, versions
 from emo.errors import UserError
 from emo.experiments import Experiment
@@ -26,6 +26,7 @@ from emo.frozen import frozen_features, load_photos
 from emo.model import build_model, build_optimizer, computing_in, split_model
 from emo.paths import Paths
 from emo.pipeline import Batches, one_hot
+from emo.split import training_manifests
 
 FINISHED = "finished"
 
@@ -62,7 +63,7 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         # same seed, same machine → same result: GPU kernels add up in any order unless told otherwise
         tf.config.experimental.enable_op_determinism()
     names = class_names(paths)
-    train_files, val_files = training_manifests(paths, seed=experiment.seed)
+    train_files, val_files = training_manifests(paths, relabel=experiment.relabel)
     if experiment.use_augmented_copy:
         train_files = with_augmented_copy(train_files, paths)
 

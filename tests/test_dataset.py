@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from emo import dataset
-from emo.dataset import class_names, fetch_dataset, scan_dataset, split_manifest, training_manifests
+from emo.dataset import class_names, fetch_dataset, scan_dataset
 from emo.errors import UserError
 from emo.paths import get_paths
 
@@ -588,7 +588,7 @@ def test_folders_without_photos_or_without_a_class(paths):
     assert "class_names.txt" in sentence(error)
 
 
-# ---------------------------------------------------------------- scan and split
+# ---------------------------------------------------------------- scan
 
 
 def test_the_manifest_describes_every_file_and_survives_bad_ones(paths, monkeypatch):
@@ -653,56 +653,3 @@ def test_unlabelled_and_empty_and_missing_folders(paths):
     assert scan_dataset(paths.data / "none").empty
     with pytest.raises(UserError, match="nowhere is no folder"):
         scan_dataset(paths.data / "nowhere")
-
-
-def test_the_split_is_stratified_seeded_and_keeps_twins_together(paths):
-    labelled(paths, count=20)
-    for n in range(10):  # the same photo in both classes, as in the user's data set
-        shutil.copy(paths.train / f"happy/{n}.png", paths.train / f"anger/twin{n}.png")
-    manifest = scan_dataset(paths.train)
-    train, val = split_manifest(manifest, 0.25, seed=1)
-    assert sorted([*train["path"], *val["path"]]) == list(manifest["path"])
-    assert not set(train["sha256"]) & set(val["sha256"])
-    assert set(val["label"]) == {"anger", "happy"} and val["sha256"].nunique() == 10
-    shuffled = manifest.sample(frac=1, random_state=3)
-    assert set(split_manifest(shuffled, 0.25, seed=1)[1]["path"]) == set(val["path"])
-    assert set(split_manifest(manifest, 0.25, seed=2)[1]["path"]) != set(val["path"])
-    alone = manifest[~manifest["path"].str.contains("twin")]
-    renamed = alone.assign(path=[f"/elsewhere/{99 - n}.png" for n in range(len(alone))])
-    split = [set(split_manifest(table, 0.25, seed=1)[1]["sha256"]) for table in (alone, renamed)]
-    assert split[0] == split[1]
-
-
-@pytest.mark.parametrize(
-    "count, fraction, complaint",
-    [(1, 0.2, "too few different photos"), (3, 0.1, "too few for fraction=0.1"), (3, 1.5, "between 0 and 1")],
-)
-def test_too_few_photos_to_split(paths, count, fraction, complaint):
-    labelled(paths, count=count)
-    with pytest.raises(UserError, match=complaint):
-        training_manifests(paths, fraction=fraction)
-
-
-def test_training_manifests_use_val_where_it_is_and_leave_out_bad_files(paths, capsys):
-    labelled(paths, count=10)
-    (paths.train / "README.txt").write_text("where the photos are from")
-    for n in range(4):
-        (paths.train / f"happy/bad{n}.png").write_bytes(b"")
-    (paths.val / "happy").mkdir(parents=True)
-    train, val = training_manifests(paths)
-    assert (len(train), len(val)) == (16, 4) and set(train["problem"]) | set(val["problem"]) == {""}
-    told = capsys.readouterr().out
-    assert "Left out 5 of 25 files" in told and "bad0.png: empty file" in told and told.count("\n") == 1
-
-    labelled(paths, split="val")
-    train, val = training_manifests(paths)
-    assert (len(train), len(val)) == (20, 4) and set(val["label"]) == {"anger", "happy"}
-
-    for path in paths.val.rglob("*.png"):
-        path.write_bytes(b"broken")
-    with pytest.raises(UserError, match="val has no readable photos"):
-        training_manifests(paths)
-    for path in (paths.train / "anger").iterdir():
-        path.write_bytes(b"broken")
-    with pytest.raises(UserError, match="anger has no readable photos"):
-        training_manifests(paths)

@@ -12,13 +12,14 @@ import pytest
 from emo import frozen as frozen_module
 from emo.backbones import build_backbone
 from emo.classifier import load_classifier
-from emo.dataset import scan_dataset, training_manifests
+from emo.dataset import scan_dataset
 from emo.errors import UserError
 from emo.experiments import Experiment, get_experiment
 from emo.frozen import backbone_features, clear_features, frozen_features
 from emo.model import build_model, split_model
 from emo.pipeline import load_images
 from emo.runlog import read_table
+from emo.split import training_manifests
 from emo.training import train
 
 SMALL = get_experiment("10", backbone="vgg16", weights=None, image_size=32, batch_size=8, epochs=2)

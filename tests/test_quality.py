@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from emo.dataset import scan_dataset, scan_splits
 from emo.paths import PROJECT_ROOT
-from emo.quality import find_duplicates, leaked, summarize_duplicates
+from emo.quality import example_pairs, find_duplicates, leaked, summarize_duplicates
 from tests.fixtures import write_photos
 
 SIZE = 120
@@ -121,6 +121,12 @@ def test_twins_across_splits_and_classes_are_counted(paths):
     assert summary.loc["identical"].to_list() == [3, 7, 2, 2, 1]
     assert summary.loc["identical or near"].to_list() == [4, 9, 3, 3, 2]
     assert sorted(path.rsplit("/", 1)[1] for path in leaked(groups).path) == ["5.jpg", "6.jpg"]
+
+    shown = [path.rsplit("/", 1)[1] for path in example_pairs(groups).path]
+    expected = [("5.jpg", "3.jpg"), ("6.jpg", "9.jpg"), ("8.jpg", "7.jpg"), ("2.jpg", "4.jpg")]
+    assert list(zip(shown[0::2], shown[1::2], strict=True)) == expected  # two labels, then two splits
+    assert len(example_pairs(groups, 3)) == 6
+    assert example_pairs(groups.head(0)).empty
 
     identical = find_duplicates(manifest, near=False)
     assert summarize_duplicates(identical).loc["identical or near"].to_list() == [3, 7, 2, 2, 1]

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from emo import photos
-from emo.dataset import scan_dataset, training_manifests
+from emo.dataset import scan_dataset
 from emo.errors import UserError
 from emo.photos import to_rgb
 from emo.pipeline import load_images, read_image
+from emo.split import training_manifests
 from tests.fixtures import picture, write_photos
 
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}

@@ -20,6 +20,7 @@ from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
 from emo.model import build_model, computing_in, read_metadata
 from emo.runlog import read_table
+from emo.split import training_manifests
 from emo.training import train
 
 TINY = get_experiment(
@@ -87,7 +88,7 @@ def test_the_file_tells_its_story_and_predicts_what_was_measured(finished):
     assert Experiment(**metadata["experiment"]) == TINY
     assert metadata["val_accuracy"] == run.val_accuracy
     assert metadata["image_size"] == 32
-    _, validation = training.training_manifests(paths)
+    _, validation = training_manifests(paths)
     answers = load_classifier(run.model_path).predict(list(validation.path))
     assert (answers.emotion.to_numpy() == validation.label.to_numpy()).mean() == pytest.approx(
         run.val_accuracy

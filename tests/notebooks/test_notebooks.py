@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,6 +50,8 @@ def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     source = folder / "my photos"
     write_photos(source / "train", 12)
+    shutil.copy(source / "train/sad/sad_000.jpg", source / "train/happy/twin.jpg")
+    (source / "train/sad/empty.jpg").write_bytes(b"")
     write_photos(source / "test", 4, seed=1)
     write_photos(source / "test_kaggle" / "all", 1, seed=2)
     root = folder / "project"
@@ -61,9 +65,14 @@ def executed(tmp_path_factory):
 
 def test_prep_fetches_shows_and_writes_the_augmented_copy(executed):
     notebooks, paths = executed
-    assert "36 photos in 3 classes: anger, happy, sad" in printed(notebooks[PREP])
-    assert len(list(paths.train_aug.rglob("*.jpg"))) == 36
-    assert pictures(notebooks[PREP]) == 3
+    text = printed(notebooks[PREP])
+    assert "50 files in 3 classes: anger, happy, sad" in text
+    assert re.search(r"train/sad/empty\.jpg\b[^\0]*?\bempty file\b", text)
+    assert "left out: empty file" in text
+    assert re.search(r"groups with conflicting labels +1 +1\n", text)
+    assert len(list(paths.train_aug.rglob("*.jpg"))) == 29
+    assert pictures(notebooks[PREP]) == 5  # sizes, a grid a class, twins, class balance, augmentation
+    assert paths.split.read_text().count("\n") == 51
 
 
 def test_train_leaves_model_curve_and_row_and_shows_them(executed):
