@@ -60,30 +60,31 @@ def resample(images, transforms):
 class RandomAffine(keras.layers.Layer):
     """The seed's augmentation as one resampling; active in training only.
 
-    (n, h, w, 3) in any range → the same shape, float32. It holds no weights and is no part of a saved model.
+    Pictures (n, h, w, 3) in any range and `affine_transforms`' draws (n, 6) → pictures, float32. It holds no
+    weights and is no part of a saved model. The draws come with the pictures, so that a photo is augmented
+    the same on one device and on several.
     """
 
-    def __init__(self, seed: int, **options):
-        super().__init__(**options)
-        self.seed_generator = keras.random.SeedGenerator(seed)
+    def __init__(self, **options):
+        super().__init__(dtype="float32", **options)  # also where the network computes in half precision
         self.supports_jit = (
             False  # the resampling op has no XLA kernel; one such op would stop the whole step
         )
 
-    def call(self, images, training=False):
+    def call(self, images, draws, training=False):
         if not training:
-            return images
-        count, height, width, _ = ops.shape(images)
-        draws = keras.random.uniform((count, 6), seed=self.seed_generator)
+            return ops.cast(images, "float32")
+        _, height, width, _ = ops.shape(images)
         return resample(images, affine_transforms(draws, height, width))
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
+    def compute_output_shape(self, images_shape, draws_shape):
+        return images_shape
 
 
 def augment_examples(images: np.ndarray, seed: int = 42) -> np.ndarray:
     """What training sees of (n, h, w, 3) pictures in 0–255: the same shape, augmented once."""
-    return np.asarray(RandomAffine(seed)(images, training=True))
+    draws = np.random.default_rng(seed).random((len(images), 6))
+    return np.asarray(resample(images, affine_transforms(draws, *images.shape[1:3])))
 
 
 def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, seed: int = 42) -> int:

@@ -6,7 +6,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from emo.errors import UserError
@@ -71,6 +73,52 @@ def device_name() -> str:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
         return name if len(gpus) == 1 else f"{len(gpus)} × {name}"
     return f"CPU, {os.cpu_count()} cores"
+
+
+def dtype_policy(precision: str = "auto") -> str:
+    """The Keras dtype policy for `Experiment.precision`; "auto" is the fastest that the devices here have.
+
+    GPU: bfloat16 from compute capability 8 on, float16 on the tensor cores of 7. CPU: bfloat16 where it is
+    faster, else float32. Raises UserError for bfloat16 on a CPU where it is not.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if precision == "mixed_bfloat16" and not gpus and not _cpu_gains_by_bfloat16():
+        raise UserError(
+            "precision='mixed_bfloat16': this CPU computes faster in float32, and may fail in bfloat16; "
+            "set precision to 'auto'."
+        )
+    if precision != "auto":
+        return precision
+    if not gpus:
+        return "mixed_bfloat16" if _cpu_gains_by_bfloat16() else "float32"
+    details = map(tf.config.experimental.get_device_details, gpus)
+    oldest = min(each.get("compute_capability", (0, 0)) for each in details)  # none: no NVIDIA GPU
+    return "mixed_bfloat16" if oldest >= (8, 0) else "mixed_float16" if oldest >= (7, 0) else "float32"
+
+
+@cache
+def _cpu_gains_by_bfloat16() -> bool:
+    """A convolution's time in both, on CPUs with AVX512_BF16: what a virtual machine announces is not enough.
+
+    Where it names AMX but has no tiles, convolutions fall back to AVX512_BF16, slower than float32 there,
+    and oneDNN's matrix product ends the process with SIGILL (seen under Firecracker).
+    """
+    import tensorflow as tf
+
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.exists() or "avx512_bf16" not in cpu.read_text():
+        return False
+    convolve = tf.function(lambda pictures, kernel: tf.nn.conv2d(pictures, kernel, 1, "SAME"))
+    fastest = {}
+    for _ in range(5):
+        for dtype in (tf.float32, tf.bfloat16):
+            operands = tf.ones((16, 6, 6, 512), dtype), tf.ones((1, 1, 512, 512), dtype)
+            started = time.process_time()  # what other processes do counts for little
+            convolve(*operands).numpy()
+            fastest[dtype] = min(time.process_time() - started, fastest.get(dtype, float("inf")))
+    return fastest[tf.bfloat16] < 0.8 * fastest[tf.float32]
 
 
 def versions() -> str:

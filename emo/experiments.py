@@ -11,6 +11,7 @@ from emo.backbones import check_unfreeze, get_backbone
 from emo.errors import UserError
 
 OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
 HEAD_LAYERS = "flatten, avg_pool, dropout RATE, dense UNITS"
 
@@ -27,6 +28,10 @@ class Experiment:
     - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device.
     - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
     - relabel: lay `data/relabel.csv`, where there is one, over the labels.
+    - views: 0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each
+      photo and, with augment, over `views` augmented copies of it: an epoch takes one of these a photo.
+    - precision: a Keras dtype policy to compute in, or "auto", the fastest of this device. Softmax, loss and
+      the saved model are float32 in any case.
     - image_size in pixels (square); batch_size in photos; seed: everything random comes from it.
 
     Raises UserError naming the field, what is wrong and what is allowed.
@@ -42,11 +47,13 @@ class Experiment:
     augment: bool = False
     use_augmented_copy: bool = False
     relabel: bool = True
+    views: int = 0
     epochs: int = 10
     unfreeze: str = "none"
     weights: str | None = "imagenet"
     image_size: int = 224
     batch_size: int = 32
+    precision: str = "auto"
     seed: int = 42
 
     def __new__(cls, *args, **fields):
@@ -69,12 +76,19 @@ class Experiment:
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("augment", self.augment, (True, False))
+        _one_of("precision", self.precision, PRECISIONS)
         _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
         _one_of("relabel", self.relabel, (True, False))
         _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
         _number("momentum", self.momentum, float, 0, 0.9999)
         if self.momentum and self.optimizer != "sgd":
             raise UserError(f"momentum={self.momentum} belongs to optimizer='sgd'; set it to 0 for adam.")
+        _number("views", self.views, int, 0, 1000)
+        if self.views and self.unfreeze == "all":
+            raise UserError(
+                f"views={self.views} reuses what frozen layers give, but unfreeze='all' freezes none: "
+                "set views=0, or unfreeze to a block."
+            )
         _number("epochs", self.epochs, int, 1, 10_000)
         _number("image_size", self.image_size, int, backbone.min_size, 1024)
         _number("batch_size", self.batch_size, int, 1, 4096)

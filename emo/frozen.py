@@ -21,9 +21,10 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from emo.augment import ROTATION, SHIFT, ZOOM, affine_transforms, resample
+from emo.environment import dtype_policy
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.model import build_model, split_model
+from emo.model import build_model, computing_in, split_model
 from emo.paths import Paths
 from emo.pipeline import load_images
 
@@ -45,7 +46,8 @@ def backbone_features(photos: pd.DataFrame, experiment: Experiment, paths: Paths
     weights that cannot be had and photos that cannot be read.
     """
     pooled = dataclasses.replace(experiment, unfreeze="none", head=("avg_pool",))
-    frozen, _ = split_model(build_model(pooled, class_count=2), pooled)
+    with computing_in(dtype_policy(experiment.precision)):
+        frozen, _ = split_model(build_model(pooled, class_count=2), pooled)
     found = frozen_features(frozen, photos, pooled, paths)
     if found is None:
         images = load_photos(photos, pooled, "reading photos")
@@ -77,7 +79,7 @@ def frozen_features(
         if missing and not _make_room(folder, files, size * len(missing)):
             print(
                 f"The frozen layers' outputs would take {_gigabytes(size * len(files))}, more than "
-                f"{DISK_SHARE:.0%} of the free disk at {folder}: they are not kept."
+                f"{DISK_SHARE:.0%} of the free disk at {folder}: they are computed whenever they are needed."
             )
             return None
         if missing:
@@ -120,7 +122,7 @@ def _files(
     key = {name: value for name, value in asdict(experiment).items() if name not in _OUTSIDE_KEY} | {
         "cut": cut,
         "weights": weights.hexdigest(),
-        "dtype": frozen.layers[-1].compute_dtype,
+        "precision": frozen.dtype_policy.name,
         "photos": _photos_hash(photos.path, paths),
         "versions": [keras.__version__, tf.__version__, PIL.__version__],
     }

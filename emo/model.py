@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def build_model(experiment: Experiment, class_count: int) -> keras.Model:
     x = network(preprocess(images, get_backbone(experiment.backbone).preprocessing))
     for kind, value in parse_head(experiment.head):
         x = _head_layer(kind, value)(x)
-    probabilities = layers.Dense(class_count, activation="softmax", name="probabilities")(x)
+    probabilities = layers.Dense(class_count, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(images, probabilities, name=f"emo_{experiment.backbone}")
 
 
@@ -66,14 +67,36 @@ def split_model(model: keras.Model, experiment: Experiment) -> tuple[keras.Model
     return keras.Model(model.input, frozen), keras.Model(inputs, x)
 
 
+def float32_copy(model: keras.Model) -> keras.Model:
+    """The same network with the same weights, computing in float32 whatever `model` computes in."""
+
+    def copied(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+@contextmanager
+def computing_in(policy: str) -> Iterator[None]:
+    """What is built inside computes in that Keras dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def preprocess(images, mode: str):
     """`keras.applications`' `preprocess_input` as layers that a saved `.h5` can load again."""
     if mode == "tf":
-        return layers.Rescaling(1 / 127.5, offset=-1, name="preprocessing")(images)
+        return layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="preprocessing")(images)
     if mode == "none":
         return images
     matrix, bias = PREPROCESSING[mode]
-    convolution = layers.Conv2D(3, 1, trainable=False, name="preprocessing")
+    convolution = layers.Conv2D(3, 1, trainable=False, dtype="float32", name="preprocessing")
     preprocessed = convolution(images)
     convolution.set_weights([matrix.reshape(1, 1, 3, 3), bias])
     return preprocessed
@@ -83,7 +106,7 @@ def _head_layer(kind: str, value: float | None) -> keras.Layer:
     if kind == "flatten":
         return layers.Flatten()
     if kind == "avg_pool":
-        return layers.GlobalAveragePooling2D()
+        return layers.GlobalAveragePooling2D(dtype="float32")  # half precision would round the mean
     if kind == "dropout":
         return layers.Dropout(value)
     return layers.Dense(value, activation="relu")

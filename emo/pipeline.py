@@ -85,25 +85,42 @@ def one_hot(labels: Iterable[str], class_names: Sequence[str]) -> np.ndarray:
 
 
 class Batches(keras.utils.PyDataset):
-    """(pictures, one-hot labels) in batches; with a seed, in another order each epoch, the same every run."""
+    """(pictures, one-hot labels) in batches; with a seed, in another order each epoch, the same every run.
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None = None):
+    `views` are arrays of the same photos, (n, …) each: an epoch takes each photo from one of them.
+    With `augment` a batch is ((pictures, draws), labels), draws (n, 6) being `RandomAffine`'s.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[np.ndarray],
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int | None = None,
+        augment: bool = False,
+    ):
         super().__init__()
-        self.images, self.labels, self.batch_size, self.seed = images, labels, batch_size, seed
+        self.views, self.labels, self.batch_size = views, labels, batch_size
+        self.seed, self.augment = seed, augment
         self.shuffle(epoch=0)
 
     def shuffle(self, epoch: int) -> None:
-        """Lays out the order of `epoch`: it depends on nothing but the seed and that number."""
+        """Draws order, views and augmentation of `epoch`, from nothing but the seed and that number."""
         self.epoch = epoch
-        self.order = np.arange(len(self.images))
+        count = len(self.labels)
+        self.order, self.view, self.draws = np.arange(count), np.zeros(count, int), np.zeros((count, 6), "f4")
         if self.seed is not None:
-            np.random.default_rng((self.seed, epoch)).shuffle(self.order)
+            random = np.random.default_rng((self.seed, epoch))
+            random.shuffle(self.order)
+            self.view = random.integers(len(self.views), size=count)
+            self.draws = random.random((count, 6), np.float32)
 
     def __len__(self):
-        count = len(self.images) / self.batch_size
+        count = len(self.labels) / self.batch_size
         # training drops the last short batch: BatchNormalization dislikes batches of one
         return math.ceil(count) if self.seed is None or count < 1 else int(count)
 
     def __getitem__(self, index):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.images[chosen], self.labels[chosen]
+        pictures = np.stack([self.views[self.view[photo]][photo] for photo in chosen])
+        return (pictures, self.draws[chosen]) if self.augment else pictures, self.labels[chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,8 +51,13 @@ class LiveCurve:
 
     def __init__(self, title: str):
         self.title, self.display = title, None
+        self.not_before = 0.0
 
     def update(self, history: pd.DataFrame, path: Path) -> None:
+        """Redraws it, unless that would take more than a fiftieth of the time."""
+        started = time.monotonic()
+        if started < self.not_before:
+            return
         figure = save_curve(history, self.title, path)
         if in_notebook():
             from IPython.display import display
@@ -60,6 +66,7 @@ class LiveCurve:
                 self.display = display(figure, display_id=True)
             else:
                 self.display.update(figure)
+        self.not_before = time.monotonic() + 50 * (time.monotonic() - started)
 
 
 def plot_class_balance(**labels: Sequence[str]) -> Figure:

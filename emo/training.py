@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,13 +17,15 @@ from tqdm.keras import TqdmCallback
 from emo import plots, runlog
 from emo.augment import RandomAffine, augmented_copies
 from emo.backbones import get_backbone
+from emo.checkpoint import Checkpoint
 from emo.dataset import class_names
-from emo.environment import device_name, git_commit, versions
+from emo.environment import device_name, dtype_policy, git_commit, versions
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.model import build_model, build_optimizer, save_model
+from emo.frozen import frozen_features, load_photos
+from emo.model import build_model, build_optimizer, computing_in, split_model
 from emo.paths import Paths
-from emo.pipeline import Batches, load_images, one_hot
+from emo.pipeline import Batches, one_hot
 from emo.split import training_manifests
 
 FINISHED = "finished"
@@ -63,50 +66,21 @@ def train(experiment: Experiment, paths: Paths) -> Run:
     train_files, val_files = training_manifests(paths, relabel=experiment.relabel)
     if experiment.use_augmented_copy:
         train_files = with_augmented_copy(train_files, paths)
-    size, batch = experiment.image_size, experiment.batch_size
-    train_set = Batches(
-        load_images(train_files.path, size, "reading training photos"),
-        one_hot(train_files.label, names),
-        batch,
-        seed=experiment.seed,
-    )
-    val_set = Batches(
-        load_images(val_files.path, size, "reading validation photos"), one_hot(val_files.label, names), batch
-    )
 
-    model = build_model(experiment, len(names))
-    trainer = keras.Sequential([RandomAffine(experiment.seed), model]) if experiment.augment else model
-    trainer.compile(build_optimizer(experiment), loss=experiment.loss, metrics=["accuracy"])
+    policy = dtype_policy(experiment.precision)
+    strategy = all_devices()
+    with strategy.scope(), computing_in(policy):
+        network = build_model(experiment, len(names))
+        if strategy.num_replicas_in_sync > 1:
+            normalize_over_all_devices(network.get_layer(experiment.backbone))
+        trainer, train_set, val_set = prepare(network, experiment, train_files, val_files, names, paths)
+        trainer.compile(build_optimizer(experiment), loss=experiment.loss, metrics=["accuracy"])
+    recorder = Recorder(network, experiment, names, paths, changing=trainer.weights)
+    state, failure = fit(trainer, train_set, val_set, experiment, recorder)
 
-    recorder = Recorder(model, experiment, names, paths)
-    state = FINISHED
-    failure = None
-    try:
-        trainer.fit(
-            train_set,
-            validation_data=val_set,
-            epochs=experiment.epochs,
-            verbose=0,
-            callbacks=[
-                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train_set.shuffle(epoch)),
-                recorder,
-                keras.callbacks.TerminateOnNaN(),
-                TqdmCallback(verbose=1, leave=True),
-            ],
-        )
-        if len(recorder.epochs) < experiment.epochs:
-            state = f"stopped: the loss became NaN in epoch {len(recorder.epochs) + 1}"
-    except KeyboardInterrupt as error:
-        state, failure = f"stopped by the user after epoch {len(recorder.epochs)}", error
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        state = f"failed after epoch {len(recorder.epochs)}: {type(error).__name__}: {reason[0][:200]}"
-        failure = error
-    if not recorder.epochs:
+    if recorder.checkpoint.saved is None:
         recorder.discard()
-        if failure:
-            raise failure
-        raise UserError(
+        raise failure or UserError(
             f"The loss became NaN in the first epoch: learning_rate={experiment.learning_rate} is too high "
             f"for {experiment.optimizer}; try a tenth of it."
         )
@@ -114,6 +88,97 @@ def train(experiment: Experiment, paths: Paths) -> Run:
     if failure and not isinstance(failure, KeyboardInterrupt):
         raise failure
     return run
+
+
+def all_devices() -> tf.distribute.Strategy:
+    """Every GPU at once where there are several; inside a strategy's scope, that strategy."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if len(gpus) > 1 and not tf.distribute.has_strategy():
+        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+    return tf.distribute.get_strategy()
+
+
+def normalize_over_all_devices(backbone: keras.Model) -> None:
+    """BatchNormalization then takes its statistics from the whole batch, as on one device."""
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
+def prepare(
+    network: keras.Model,
+    experiment: Experiment,
+    train_files: pd.DataFrame,
+    val_files: pd.DataFrame,
+    names: tuple[str, ...],
+    paths: Paths,
+) -> tuple[keras.Model, Batches, Batches]:
+    """What to fit, and the batches to train and to validate on: (trainer, train_set, val_set).
+
+    The trainer shares the network's layers. It is the part behind the frozen layers where the experiment
+    asks for views and they fit on the disk, else the whole.
+    """
+    train_labels, val_labels = (one_hot(files.label, names) for files in (train_files, val_files))
+    size, seed = experiment.batch_size, experiment.seed
+    if experiment.views:
+        frozen, rest = split_model(network, experiment)
+        views = experiment.views if experiment.augment else 0
+        val_features = frozen_features(frozen, val_files, experiment, paths)
+        features = val_features and frozen_features(frozen, train_files, experiment, paths, views)
+        if features:
+            return rest, Batches(features, train_labels, size, seed), Batches(val_features, val_labels, size)
+
+    images = load_photos(train_files, experiment, "reading training photos")
+    val_images = load_photos(val_files, experiment, "reading validation photos")
+    augment = experiment.augment
+    return (
+        with_augmentation(network) if augment else network,
+        Batches([images], train_labels, size, seed, augment),
+        Batches([val_images], val_labels, size, augment=augment),
+    )
+
+
+def with_augmentation(network: keras.Model) -> keras.Model:
+    """The network behind `RandomAffine`: it takes (pictures, draws)."""
+    pictures, draws = keras.Input(network.input_shape[1:]), keras.Input((6,))
+    return keras.Model([pictures, draws], network(RandomAffine()(pictures, draws)))
+
+
+def fit(
+    trainer: keras.Model,
+    train_set: Batches,
+    val_set: Batches,
+    experiment: Experiment,
+    recorder: Recorder,
+) -> tuple[str, BaseException | None]:
+    """Trains; gives the run's state in words and the exception that ended it early, if one did."""
+    done = recorder.epochs
+    try:
+        try:
+            trainer.fit(
+                train_set,
+                validation_data=val_set,
+                epochs=experiment.epochs,
+                verbose=0,
+                callbacks=[
+                    keras.callbacks.LambdaCallback(
+                        on_epoch_begin=lambda epoch, logs: train_set.shuffle(epoch)
+                    ),
+                    recorder,
+                    keras.callbacks.TerminateOnNaN(),
+                    TqdmCallback(verbose=1, leave=True),
+                ],
+            )
+        finally:
+            recorder.checkpoint.close()
+    except KeyboardInterrupt as error:
+        return f"stopped by the user after epoch {len(done)}", error
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        return f"failed after epoch {len(done)}: {type(error).__name__}: {reason[0][:200]}", error
+    if len(done) < experiment.epochs:
+        return f"stopped: the loss became NaN in epoch {len(done) + 1}", None
+    return FINISHED, None
 
 
 def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:
@@ -130,22 +195,41 @@ def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame
 class Recorder(keras.callbacks.Callback):
     """Keeps the best model and the curve on disk as epochs end, then names them and logs the run."""
 
-    def __init__(self, network: keras.Model, experiment: Experiment, names: tuple[str, ...], paths: Paths):
+    def __init__(
+        self,
+        network: keras.Model,
+        experiment: Experiment,
+        names: tuple[str, ...],
+        paths: Paths,
+        changing: Iterable[keras.Variable],
+    ):
         super().__init__()
-        self.network, self.experiment, self.names, self.paths = network, experiment, names, paths
+        self.network, self.experiment, self.paths = network, experiment, paths
         self.epochs: list[dict[str, float]] = []
-        self.best_epoch, self.best = 0, -1.0
+        self.best = -1.0
         self.date, self.running = _reserve(experiment, paths)
         self.curve = plots.LiveCurve(f"{experiment.name}: {experiment.backbone}")
+        self.checkpoint = Checkpoint(network, self.running, changing)
+        # what a `.h5` must tell to be used and judged without our table
+        self.story = {
+            "class_names": names,
+            "image_size": experiment.image_size,
+            "preprocessing": f"inside the model ({get_backbone(experiment.backbone).preprocessing}); "
+            "feed RGB in 0–255",
+            "experiment": asdict(experiment),
+            "computed_in": network.dtype_policy.name,
+            "date": self.date.isoformat(timespec="seconds"),
+            "versions": versions(),
+            "commit": git_commit(),
+        }
 
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite([logs["loss"], logs["val_loss"]]).all():
             return  # a broken epoch has no place in the curve, nor its weights in a file
         accuracy = float(logs["val_accuracy"])
         if accuracy > self.best:
-            # first the file, then what is said of it: a save may be cut short by Ctrl-C or a full disk
-            save_model(self.network, self.running, self.metadata(epoch + 1, accuracy))
-            self.best, self.best_epoch = accuracy, epoch + 1
+            self.checkpoint.save(self.story | {"val_accuracy": accuracy, "best_epoch": epoch + 1})
+            self.best = accuracy
         self.epochs.append({"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()})
         self.curve.update(self.history, self.running.with_suffix(".png"))
 
@@ -153,34 +237,23 @@ class Recorder(keras.callbacks.Callback):
     def history(self) -> pd.DataFrame:
         return pd.DataFrame(self.epochs).set_index("epoch")
 
-    def metadata(self, epoch: int, accuracy: float) -> dict:
-        """What a `.h5` must tell to be used and judged without our table."""
-        return {
-            "class_names": self.names,
-            "image_size": self.experiment.image_size,
-            "preprocessing": f"inside the model ({get_backbone(self.experiment.backbone).preprocessing}); "
-            "feed RGB in 0–255",
-            "experiment": asdict(self.experiment),
-            "val_accuracy": accuracy,
-            "best_epoch": epoch,
-            "date": self.date.isoformat(timespec="seconds"),
-            "versions": versions(),
-            "commit": git_commit(),
-        }
-
     def discard(self) -> None:
-        self.running.unlink()
+        for file in (self.running, self.running.with_suffix(".png")):
+            file.unlink(missing_ok=True)
 
     def finish(self, state: str, seconds: float) -> Run:
-        stem = self.running.stem.removesuffix("_running") + f"_acc{100 * self.best:.0f}"
+        """Names the files and logs the run by what the file holds: a write may have been cut short."""
+        accuracy, best_epoch = (self.checkpoint.saved[key] for key in ("val_accuracy", "best_epoch"))
+        stem = self.running.stem.removesuffix("_running") + f"_acc{100 * accuracy:.0f}"
         model_path = self.running.rename(self.paths.model / f"{stem}.h5")
         curve_path = self.paths.model / f"{stem}.png"
         plots.save_curve(self.history, self.curve.title, curve_path)
         self.running.with_suffix(".png").unlink(missing_ok=True)
-        number = runlog.log_run(self._row(state, seconds, model_path, curve_path), self.paths)
-        return Run(number, self.history, self.best, self.best_epoch, model_path, curve_path, seconds, state)
+        row = self._row(state, seconds, accuracy, model_path, curve_path)
+        number = runlog.log_run(row, self.paths)
+        return Run(number, self.history, accuracy, best_epoch, model_path, curve_path, seconds, state)
 
-    def _row(self, state: str, seconds: float, model_path: Path, curve_path: Path) -> dict:
+    def _row(self, state: str, seconds: float, accuracy: float, model_path: Path, curve_path: Path) -> dict:
         e = self.experiment
         head = [f"unfrozen: {e.unfreeze}"] if e.unfreeze != "none" else []
         return {
@@ -192,7 +265,7 @@ class Recorder(keras.callbacks.Callback):
             "loss": e.loss,
             "augmentation": e.augment or e.use_augmented_copy,
             "epochs": e.epochs,
-            "val_accuracy": round(100 * self.best, 1),
+            "val_accuracy": round(100 * accuracy, 1),
             "learning_curve": curve_path.relative_to(self.paths.results).as_posix(),
             "state": state,
             "image_size": e.image_size,
@@ -200,8 +273,8 @@ class Recorder(keras.callbacks.Callback):
             "seed": e.seed,
             "seconds": round(seconds),
             "device": device_name(),
-            "versions": versions(),
-            "commit": git_commit(),
+            "versions": self.story["versions"],
+            "commit": self.story["commit"],
             "model_file": model_path.name,
             "settings": e.to_json(),
         }

@@ -74,6 +74,10 @@ def test_there_are_eleven_and_no_third():
         ({"batch_size": "32"}, "whole number"),
         ({"augment": "no"}, "True, False"),
         ({"weights": ""}, "imagenet"),
+        ({"precision": "half"}, "mixed_float16"),
+        ({"views": -1}, "from 0"),
+        ({"views": True}, "whole number"),
+        ({"views": 2, "unfreeze": "all"}, "freezes none"),
     ],
 )
 def test_wrong_values_name_the_field_and_what_is_allowed(changes, allowed):

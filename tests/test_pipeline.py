@@ -73,7 +73,7 @@ def test_batches_shuffle_by_seed_and_epoch():
     images, labels = np.arange(10), np.arange(10)
 
     def order(seed, epoch):
-        batches = Batches(images, labels, 5, seed=seed)
+        batches = Batches([images], labels, 5, seed=seed)
         batches.shuffle(epoch)
         return list(np.concatenate([batches[index][0] for index in range(len(batches))]))
 
@@ -83,11 +83,43 @@ def test_batches_shuffle_by_seed_and_epoch():
     assert sorted(order(seed=1, epoch=3)) == list(range(10))
 
 
+def test_an_epoch_takes_each_photo_from_one_of_its_views():
+    views = [np.arange(200), 1000 + np.arange(200)]
+
+    def epoch(number, seed=1):
+        batches = Batches(views, np.arange(200), 20, seed=seed)
+        batches.shuffle(number)
+        return [batches[index] for index in range(len(batches))]
+
+    pictures, labels = (np.concatenate(part) for part in zip(*epoch(3), strict=True))
+    np.testing.assert_array_equal(pictures % 1000, labels)
+    assert 60 < (pictures >= 1000).sum() < 140
+    np.testing.assert_array_equal(epoch(3)[0][0], pictures[:20])
+    assert (epoch(4)[0][0] != pictures[:20]).any()
+    assert (epoch(3, seed=2)[0][0] != pictures[:20]).any()
+
+
+def test_draws_belong_to_photo_epoch_and_seed_whatever_the_batch_size():
+    def draws(batch_size, number, seed=1):
+        batches = Batches([np.arange(12)], np.arange(12), batch_size, seed=seed, augment=True)
+        batches.shuffle(number)
+        found = {}
+        for index in range(len(batches)):
+            (pictures, drawn), _ = batches[index]
+            found |= dict(zip(pictures.tolist(), map(tuple, drawn.tolist()), strict=True))
+        return found
+
+    assert draws(4, 0) == draws(6, 0)
+    assert len(set(draws(4, 0).values())) == 12
+    assert draws(4, 0) != draws(4, 1)
+    assert draws(4, 0) != draws(4, 0, seed=2)
+
+
 def test_training_drops_the_short_batch_and_validation_keeps_it():
     images = np.arange(11)
-    assert len(Batches(images, images, 5, seed=0)) == 2
-    assert len(Batches(images, images, 5)) == 3
-    assert len(Batches(images, images, 64, seed=0)) == 1
+    assert len(Batches([images], images, 5, seed=0)) == 2
+    assert len(Batches([images], images, 5)) == 3
+    assert len(Batches([images], images, 64, seed=0)) == 1
 
 
 def test_labels_follow_the_order_of_class_names():

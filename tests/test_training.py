@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emo import training
+from emo import checkpoint, training
 from emo.augment import write_augmented_copy
 from emo.classifier import load_classifier
+from emo.environment import dtype_policy
 from emo.errors import UserError
-from emo.experiments import EXPERIMENTS, Experiment, get_experiment
-from emo.model import build_model, read_metadata
+from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
+from emo.model import build_model, computing_in, read_metadata
 from emo.runlog import read_table
 from emo.split import training_manifests
 from emo.training import train
@@ -44,6 +45,22 @@ def finished(tmp_path_factory):
     paths = get_paths(tmp_path_factory.mktemp("project"))
     write_photos(paths.train, 12)
     return train(TINY, paths), paths
+
+
+def new_recorder(paths):
+    network = build_model(TINY, 3)
+    return training.Recorder(network, TINY, ("a", "b", "c"), paths, changing=network.weights)
+
+
+def disk_full(*_arguments):
+    raise OSError(28, "No space left on device")
+
+
+def wait_until(ready):
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_run_leaves_the_best_model_its_curve_and_a_row(finished):
@@ -109,27 +126,22 @@ def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
     assert read_table(dataset).iloc[-1].state == run.state
 
 
-def test_ctrl_c_during_the_very_first_save_leaves_nothing(dataset, monkeypatch):
-    def cut_short(*_arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "save_model", cut_short)
-    with pytest.raises(KeyboardInterrupt):
-        train(TINY, dataset)
+def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save_model", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        train(dataclasses.replace(TINY, epochs=1), dataset)
     assert list(dataset.model.iterdir()) == []
 
 
 def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dataset, monkeypatch):
-    recorder = training.Recorder(build_model(TINY, 3), TINY, ("a", "b", "c"), dataset)
+    recorder = new_recorder(dataset)
     logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
     recorder.on_epoch_end(0, logs | {"val_accuracy": 0.4})
-
-    def disk_full(*_arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(training, "save_model", disk_full)
+    wait_until(lambda: recorder.checkpoint.saved)
+    monkeypatch.setattr(checkpoint, "save_model", disk_full)
+    recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
     with pytest.raises(OSError, match="No space"):
-        recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
+        recorder.checkpoint.close()
     run = recorder.finish("failed", 1.0)
     assert (run.val_accuracy, run.best_epoch) == (0.4, 1)
     assert run.model_path.stem.endswith("_acc40")
@@ -138,10 +150,42 @@ def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dat
     assert read_table(dataset).iloc[-1].val_accuracy == 40
 
 
+def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, monkeypatch):
+    whole, saves = checkpoint.save_model, []
+
+    def full_from_the_second_on(*arguments):
+        saves.append(arguments)
+        return whole(*arguments) if len(saves) == 1 else disk_full()
+
+    monkeypatch.setattr(checkpoint, "save_model", full_from_the_second_on)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)  # every save at once
+    with pytest.raises(OSError, match="No space"):
+        train(dataclasses.replace(TINY, epochs=30, learning_rate=3e-4, batch_size=4), dataset)
+    row = read_table(dataset).iloc[-1]
+    assert "No space left" in row.state
+    metadata = load_classifier(dataset.model / row.model_file).metadata
+    assert 100 * metadata["val_accuracy"] == pytest.approx(row.val_accuracy, abs=0.06)
+
+
+def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
+    recorder = new_recorder(dataset)
+    logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
+    for epoch in range(8):
+        for weight in recorder.network.trainable_weights:
+            weight.assign(np.full(weight.shape, epoch))
+        recorder.on_epoch_end(epoch, logs | {"val_accuracy": epoch / 10})
+    recorder.checkpoint.close()
+    run = recorder.finish("finished", 1.0)
+    assert run.best_epoch == 8
+    saved = keras.models.load_model(run.model_path, compile=False)
+    assert {float(value) for weight in saved.trainable_weights for value in np.unique(weight)} == {7.0}
+
+
 def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
-    recorder = training.Recorder(build_model(TINY, 3), TINY, ("a", "b", "c"), dataset)
+    recorder = new_recorder(dataset)
     recorder.on_epoch_end(0, {"loss": 1.0, "val_loss": float("nan"), "accuracy": 1, "val_accuracy": 1.0})
-    assert recorder.best_epoch == 0
+    recorder.checkpoint.close()
+    assert recorder.checkpoint.saved is None
     assert recorder.running.stat().st_size == 0
 
 
@@ -187,18 +231,84 @@ def test_ctrl_c_keeps_the_best_model_and_logs_the_row(dataset):
         f" get_paths({str(dataset.root)!r})))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(dataset.model.glob("*_running.png")):  # written when an epoch has ended
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    try:
+        # the curve is written when an epoch has ended
+        wait_until(lambda: list(dataset.model.glob("*_running.png")) or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 0
     assert "stopped by the user after epoch" in output
     row = read_table(dataset).iloc[-1]
     assert row.state.startswith("stopped by the user after epoch")
     assert load_classifier(dataset.model / row.model_file)
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
+    unfreeze = "block5" if views else "all"
+    experiment = dataclasses.replace(TINY, precision="mixed_float16", views=views, unfreeze=unfreeze)
+    run = train(experiment, dataset)
+    assert run.state == "finished"
+    assert np.isfinite(run.history.to_numpy()).all()
+    classifier = load_classifier(run.model_path)
+    assert classifier.metadata["computed_in"] == "mixed_float16"
+    network = classifier.model.get_layer("vgg16")
+    assert {layer.compute_dtype for layer in (*classifier.model.layers, *network.layers)} == {"float32"}
+
+
+def test_what_was_saved_predicts_as_the_half_precision_network_within_a_hundredth(dataset):
+    with computing_in("mixed_float16"):
+        network = build_model(TINY, 3)
+    assert network.get_layer("vgg16").layers[1].compute_dtype == "float16"
+    assert network.layers[-1].compute_dtype == "float32"
+    saver = checkpoint.Checkpoint(network, dataset.model / "model.h5", network.weights)
+    for weight in network.trainable_weights:
+        weight.assign(1.5 * weight)
+    saver.save({})
+    saver.close()
+    pictures = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    saved = keras.models.load_model(saver.path, compile=False)
+    np.testing.assert_allclose(saved(pictures), network(pictures), atol=1e-2)
+
+
+def test_the_precision_of_this_machine_is_one_that_it_computes_in():
+    policy = dtype_policy()
+    assert policy in PRECISIONS
+    assert dtype_policy("float32") == "float32"
+    with computing_in(policy):  # a CPU that only claims bfloat16 would end the process here
+        network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(3)])
+    network.compile("sgd", "mse")
+    assert np.isfinite(network.train_on_batch(np.ones((32, 64)), np.ones((32, 3))))
+
+
+def test_two_devices_give_the_loss_curve_of_one(dataset):
+    whole = dataclasses.replace(TINY, head=("avg_pool",))  # dropout draws on each device for itself
+    behind = dataclasses.replace(whole, backbone="resnet50", unfreeze="conv5", views=1, batch_size=6)
+    code = f"""
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from emo.experiments import Experiment
+from emo.paths import get_paths
+from emo.training import train
+
+paths = get_paths({str(dataset.root)!r})
+for text in ({whole.to_json()!r}, {behind.to_json()!r}):
+    experiment = Experiment.from_json(text)
+    one = train(experiment, paths)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        two = train(experiment, paths)
+    print(one.history, two.history)
+    np.testing.assert_allclose(two.history.loss, one.history.loss, rtol=2e-3)
+    np.testing.assert_allclose(two.history.val_loss, one.history.val_loss, rtol=2e-3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
 def test_training_on_the_augmented_copy(dataset):
