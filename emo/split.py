@@ -114,12 +114,13 @@ def load_split(paths: Paths) -> pd.DataFrame:
 
 
 def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The photos (train, val) as tables of path, label and group, from `load_split`.
+    """The photos (train, val) as tables of path, label, given (the folder's label) and group.
 
     `data/relabel.csv`, where there is one and `relabel` is True, is laid over the labels. Prints what is left
     out and what is relabelled. UserError when a class has no photo to train on, or there is none to validate.
     """
     table = load_split(paths)
+    table["given"] = table["label"]
     bad = table[(table["left_out"] != "") & table["split"].isin(("train", "val"))]
     if len(bad):
         first = ", ".join(f"{row.path}: {row.left_out}" for row in bad.head(3).itertuples())
@@ -128,7 +129,7 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
         table = relabelled(table, paths)
     table = table[table["left_out"] == ""]
     train, val = (
-        table.loc[table["split"] == split, ["path", "label", "group"]].reset_index(drop=True)
+        table.loc[table["split"] == split, ["path", "label", "given", "group"]].reset_index(drop=True)
         for split in ("train", "val")
     )
     if empty := [name for name in class_names(paths) if name not in set(train["label"])]:

@@ -76,6 +76,7 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         trainer, train_set, val_set = prepare(network, experiment, train_files, val_files, names, paths)
         trainer.compile(build_optimizer(experiment), loss=experiment.loss, metrics=["accuracy"])
     recorder = Recorder(network, experiment, names, paths, changing=trainer.weights)
+    recorder.comment = corrections(train_files, val_files)
     state, failure = fit(trainer, train_set, val_set, experiment, recorder)
 
     if recorder.checkpoint.saved is None:
@@ -88,6 +89,12 @@ def train(experiment: Experiment, paths: Paths) -> Run:
     if failure and not isinstance(failure, KeyboardInterrupt):
         raise failure
     return run
+
+
+def corrections(train_files: pd.DataFrame, val_files: pd.DataFrame) -> str:
+    """How many labels `data/relabel.csv` changed, for the table; "" where none."""
+    train, val = (int((files["given"] != files["label"]).sum()) for files in (train_files, val_files))
+    return f"relabel.csv: {train} training and {val} validation labels" if train or val else ""
 
 
 def all_devices() -> tf.distribute.Strategy:
@@ -189,7 +196,7 @@ def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame
             f"use_augmented_copy=True, but {paths.train_aug} holds no copies of the training photos; "
             "write them with emo_classificator_prep_data.ipynb, or set it to False."
         )
-    return pd.concat([train_files, copies], ignore_index=True)
+    return pd.concat([train_files, copies.assign(given=copies["label"])], ignore_index=True)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -206,7 +213,7 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.network, self.experiment, self.paths = network, experiment, paths
         self.epochs: list[dict[str, float]] = []
-        self.best = -1.0
+        self.best, self.comment = -1.0, ""
         self.date, self.running = _reserve(experiment, paths)
         self.curve = plots.LiveCurve(f"{experiment.name}: {experiment.backbone}")
         self.checkpoint = Checkpoint(network, self.running, changing)
@@ -277,6 +284,7 @@ class Recorder(keras.callbacks.Callback):
             "commit": self.story["commit"],
             "model_file": model_path.name,
             "settings": e.to_json(),
+            "comment": self.comment,
         }
 
 

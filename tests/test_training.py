@@ -320,6 +320,18 @@ def test_training_on_the_augmented_copy(dataset):
     assert "_aug1_" in run.model_path.name
 
 
+def test_the_row_tells_how_many_labels_were_corrected(dataset):
+    training_manifests(dataset)  # writes the split
+    chosen = [line.split(",")[0] for line in dataset.split.read_text().splitlines() if "sad_00" in line][:4]
+    dataset.relabel.write_text("path,label\n" + "".join(f"{path},happy\n" for path in chosen))
+    train(dataclasses.replace(TINY, epochs=1), dataset)
+    assert re.fullmatch(
+        r"relabel\.csv: [1-4] training and [0-3] validation labels", read_table(dataset).iloc[-1].comment
+    )
+    train(dataclasses.replace(TINY, epochs=1, relabel=False), dataset)
+    assert read_table(dataset).iloc[-1].comment == ""
+
+
 def test_two_runs_in_the_same_second_have_names_of_their_own(paths):
     reserved = [training._reserve(TINY, paths)[1] for _ in range(3)]
     assert len(set(reserved)) == 3
