@@ -15,7 +15,7 @@ from emo import runlog
 from emo.classifier import Classifier
 from emo.dataset import scan_dataset, training_manifests
 from emo.errors import UserError
-from emo.paths import Paths
+from emo.paths import Paths, free_path
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> Path:
 
     An existing file is kept: the new one gets the next free number in its name.
     """
-    wanted = Path(path)
-    path, number = wanted, 1
-    while path.exists():
-        number += 1
-        path = wanted.with_stem(f"{wanted.stem}_{number}")
+    path = free_path(Path(path))
     rows = pd.DataFrame(
         {"image_path": [Path(file).name for file in predictions.path], "emotion": predictions.emotion}
     )
