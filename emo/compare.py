@@ -40,8 +40,8 @@ class Comparison:
         points, low, high = (100 * share for share in (self.difference, *self.interval))
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
         if not self.clear:
-            between = f"{self.second} − {self.first} = {points:+.1f} points"
-            return f"No clear difference: {between} (95% {low:+.1f} to {high:+.1f}, McNemar {p})."
+            by = f"{points:+.1f} points (95% {low:+.1f} to {high:+.1f}, McNemar {p})"
+            return f"No clear difference: {by} from {self.first} to {self.second}."
         better, worse = (self.second, self.first) if points > 0 else (self.first, self.second)
         low, high = sorted((abs(low), abs(high)))
         by = f"{abs(points):.1f} points (95% {low:.1f}–{high:.1f}, McNemar {p})"
