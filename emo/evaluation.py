@@ -67,9 +67,11 @@ class Report:
             f"calibration error {self.ece:.3f}{calibrated}",
             f"{self.photos:,} photos",
         ]
-        if rest := self.without_twins:
+        if (rest := self.without_twins) and rest.photos < self.photos:
             twins = f"{self.photos - rest.photos:,} whose twin is in training"
             figures.append(f"without the {twins}: accuracy {rest.accuracy:.1%} ({percent(rest.interval)})")
+        elif rest:
+            figures.append("none has a twin in training")
         return " · ".join(figures)
 
     @property

@@ -211,6 +211,7 @@ def test_without_twins_counts_the_other_photos_alone():
     assert "without the 2 whose twin is in training: accuracy 100.0% (43.9–100.0%)" in str(figures)
     assert report(table, NAMES).without_twins is None
     assert report(table, NAMES, leaked=[]).without_twins.photos == 5
+    assert str(report(table, NAMES, leaked=[])).endswith("5 photos · none has a twin in training")
     with pytest.raises(UserError, match="All 5 photos have a twin in training"):
         report(table, NAMES, leaked=table.path)
 
