@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,15 +27,31 @@ class Classifier:
         self.model, self.metadata, self.path = model, metadata, path
         self.class_names = tuple(class_names)
         self.image_size = model.input_shape[1]
+        self.flip = False
+
+    @property
+    def name(self) -> str:
+        """The file's name, and what is done beyond asking the model once."""
+        return f"{self.path.name} + flip" if self.flip else self.path.name
+
+    def with_flip(self) -> Classifier:
+        """The same model, but each answer is the mean over the picture and its mirror image."""
+        flipping = copy.copy(self)
+        flipping.flip = True
+        return flipping
 
     def __repr__(self) -> str:
         said = self.metadata.get("val_accuracy")
         accuracy = f", validation accuracy {said:.1%}" if said is not None else ""
-        return f"{self.path.name}: {len(self.class_names)} classes, {self.image_size} px{accuracy}"
+        return f"{self.name}: {len(self.class_names)} classes, {self.image_size} px{accuracy}"
 
     def probabilities(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """(n, size, size, 3) in 0–255 → (n, classes), rows that add up to 1."""
-        return self.model.predict(images, batch_size=batch_size, verbose=0)
+        answers = self.model.predict(images, batch_size=batch_size, verbose=0)
+        if self.flip:
+            mirrored = self.model.predict(images[:, :, ::-1], batch_size=batch_size, verbose=0)
+            answers = (answers + mirrored) / 2
+        return answers
 
     def predict(self, images) -> pd.DataFrame:
         """A row a picture: path, emotion, confidence, then a probability a class.
@@ -48,9 +65,7 @@ class Classifier:
         with tqdm(total=len(sources), desc="predicting", unit="photo", disable=len(sources) < CHUNK) as bar:
             for start in range(0, len(sources), CHUNK):
                 chunk = sources[start : start + CHUNK]
-                pixels, bad = self._load(chunk)
-                part = self.probabilities(pixels)
-                part[bad] = np.nan
+                part, bad = self._answers(chunk)
                 parts.append(part)
                 unreadable += [str(chunk[index]) for index in bad]
                 bar.update(len(chunk))
@@ -60,6 +75,13 @@ class Classifier:
                 f"{len(unreadable)} of {len(sources)} photos could not be read and have no emotion: {named}"
             )
         return self._table(sources, np.concatenate(parts))
+
+    def _answers(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
+        """(n, classes), NaN where a picture could not be read, and the numbers of those pictures."""
+        pixels, bad = self._load(chunk)
+        probabilities = self.probabilities(pixels)
+        probabilities[bad] = np.nan
+        return probabilities, bad
 
     def _load(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
         try:

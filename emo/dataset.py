@@ -68,7 +68,7 @@ def fetch_dataset(source: str | Path, paths: Paths, sha256: str | None = None) -
                 raise UserError(
                     f"{occupied[0]} already holds files{origin}; move or delete them before you fetch {name}."
                 )
-            counts = {split: sum(map(_is_photo, files_below(paths.data / split))) for split in SPLITS}
+            counts = {split: sum(map(is_photo, files_below(paths.data / split))) for split in SPLITS}
             counts = {split: count for split, count in counts.items() if count}
             print(f"{name} is already here: {_listed(counts)}.")
             return counts
@@ -253,7 +253,7 @@ def _layout(members: Iterable[tuple[str, object]], name: str) -> dict[str, objec
     photos = []
     for path, member in members:
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if parts and not any(map(_is_junk, parts)) and _is_photo(Path(path)):
+        if parts and not any(map(_is_junk, parts)) and is_photo(Path(path)):
             photos.append((parts, member))
     if not photos:
         raise UserError(f"{name} has no photos inside ({' '.join(IMAGE_SUFFIXES)}); {WANTED}.")
@@ -305,7 +305,7 @@ def class_names(paths: Paths) -> tuple[str, ...]:
     """
     folders = _class_folders(paths.train)
     for folder in folders:
-        if not any(map(_is_photo, files_below(paths.train / folder))):
+        if not any(map(is_photo, files_below(paths.train / folder))):
             raise UserError(f"{paths.train / folder} has no photos; add some, or delete the folder.")
     if paths.class_names.exists():
         names = _read_names(paths)
@@ -368,7 +368,7 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
     labels = ["" if file.parent == folder else file.relative_to(folder).parts[0] for file in files]
     names = None if names is None else tuple(names)
     for file, label in zip(files, labels, strict=True):
-        if names is not None and label not in names and _is_photo(file):
+        if names is not None and label not in names and is_photo(file):
             raise UserError(f"{file} lies in no class folder ({', '.join(names)}); move it into one or away.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # a broken EXIF block does the pixels no harm
@@ -394,7 +394,7 @@ def _inspect(path: Path) -> tuple:
         size = path.stat().st_size
         if name != printable(name):
             raise Unusable("a name that is no text; rename the file")
-        if path.is_file() and not _is_photo(path) and size:
+        if path.is_file() and not is_photo(path) and size:
             raise Unusable(f"not a photo ({' '.join(IMAGE_SUFFIXES)})")
         data = read_bytes(path)
         size, digest = len(data), hashlib.sha256(data).hexdigest()
@@ -418,7 +418,7 @@ def count_photos(paths: Paths) -> pd.DataFrame:
     folders = {folder.name: folder for folder in (paths.train, paths.train_aug, paths.val, paths.test)}
     counts = {}
     for name, folder in folders.items():
-        photos = [path.relative_to(folder).parts[0] for path in files_below(folder) if _is_photo(path)]
+        photos = [path.relative_to(folder).parts[0] for path in files_below(folder) if is_photo(path)]
         if photos:
             counts[name] = pd.Series(photos).value_counts()
     table = pd.DataFrame(counts).fillna(0).astype(int).sort_index()
@@ -430,7 +430,8 @@ def _is_junk(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS or name in LEFTOVERS
 
 
-def _is_photo(path: Path) -> bool:
+def is_photo(path: Path) -> bool:
+    """Whether the name is that of a picture that training reads."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -484,7 +485,7 @@ def _read_record(path: Path) -> dict:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
+    """Writes the file whole or not at all, as UTF-8."""
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(text, encoding="utf-8", newline="\n")
     draft.replace(path)

@@ -14,6 +14,15 @@ from pathlib import Path
 from emo.errors import UserError
 from emo.paths import PROJECT_ROOT
 
+PLOT_STYLE = {
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -34,11 +43,8 @@ def setup(seed: int = 42) -> Environment:
     import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
-    plt.rcParams.update(
-        {"figure.dpi": 100, "figure.constrained_layout.use": True, "axes.spines.top": False}
-        | {"axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
-    )
     pd.options.display.max_colwidth = 200  # a photo's path is no use cut short
+    plt.rcParams.update(PLOT_STYLE)
     gpus = tf.config.list_physical_devices("GPU")
     environment = Environment(is_colab(), device_name(), len(gpus), versions(), seed)
     print(f"{environment.versions} · {environment.device} · seed {seed}")

@@ -2,75 +2,159 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emo import runlog
+from emo.calibration import (
+    apply_temperature,
+    coverage_curve,
+    coverage_table,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+)
 from emo.classifier import Classifier
-from emo.dataset import scan_dataset
+from emo.dataset import files_below, is_photo
 from emo.errors import UserError
-from emo.paths import Paths
-from emo.split import training_manifests
+from emo.intervals import wilson
+from emo.paths import Paths, free_path
+from emo.split import load_split, training_manifests
+
+Split = Literal["test", "validation", "training", ""]
 
 
 @dataclass(frozen=True)
 class Report:
     """Figures on `photos` labelled photos; all but counts are fractions in 0–1.
 
-    `predictions` is `Classifier.predict`'s table with the true `label`; `per_class` has precision,
-    recall, f1 and photos; `confusion` counts true (rows) × predicted (columns).
+    `interval` is the accuracy's 95% interval; `per_class` has precision, recall, f1 and photos; `confusion`
+    counts true (rows) × predicted (columns); `predictions` is `Classifier.predict`'s table with the true
+    `label`. `split` is what the photos are to the model, "" where that is not known. `calibrated_ece` is the
+    calibration error at `temperature`, `without_twins` the report on the photos that have no twin in
+    training; each is None where it was not asked for.
     """
 
+    model: str
+    split: Split
+    photos: int
     accuracy: float
     interval: tuple[float, float]
+    balanced_accuracy: float
     macro_f1: float
     ece: float
-    photos: int
+    temperature: float | None
+    calibrated_ece: float | None
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     predictions: pd.DataFrame
+    without_twins: Report | None
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"accuracy {self.accuracy:.1%} (95% interval {low:.1%}–{high:.1%}) · "
-            f"macro F1 {self.macro_f1:.3f} · calibration error {self.ece:.3f} · {self.photos:,} photos"
-        )
+        calibrated = ""
+        if self.temperature is not None:
+            calibrated = f" ({self.calibrated_ece:.3f} at temperature {self.temperature:.2f})"
+        figures = [
+            f"accuracy {self.accuracy:.1%} (95% interval {percent(self.interval)})",
+            f"balanced accuracy {self.balanced_accuracy:.1%}",
+            f"macro F1 {self.macro_f1:.3f}",
+            f"calibration error {self.ece:.3f}{calibrated}",
+            f"{self.photos:,} photos",
+        ]
+        if (rest := self.without_twins) and rest.photos < self.photos:
+            twins = f"{self.photos - rest.photos:,} whose twin is in training"
+            figures.append(f"without the {twins}: accuracy {rest.accuracy:.1%} ({percent(rest.interval)})")
+        elif rest:
+            figures.append("none has a twin in training")
+        return " · ".join(figures)
+
+    @property
+    def rates(self) -> pd.DataFrame:
+        """`confusion` as shares of the true class: rows add up to 1, or to 0 for a class without photos."""
+        photos = self.confusion.sum(axis=1)
+        return self.confusion.div(photos.where(photos > 0, 1), axis=0)
+
+    @property
+    def mistakes(self) -> pd.DataFrame:
+        """The rows of `predictions` that are wrong, the surest first."""
+        wrong = self.predictions[self.predictions.label != self.predictions.emotion]
+        return wrong.sort_values("confidence", ascending=False, kind="stable", ignore_index=True)
+
+    @property
+    def reliability(self) -> pd.DataFrame:
+        """Accuracy by bins of confidence: `calibration.reliability`."""
+        return reliability(self.predictions)
+
+    @property
+    def calibrated_reliability(self) -> pd.DataFrame | None:
+        """`reliability` at the temperature; None without one."""
+        if self.temperature is None:
+            return None
+        return reliability(apply_temperature(self.predictions, self.temperature))
+
+    @property
+    def coverage_curve(self) -> pd.DataFrame:
+        """Accuracy by the share of photos that are answered, where the model may abstain."""
+        return coverage_curve(self.predictions)
+
+    @property
+    def coverage(self) -> pd.DataFrame:
+        """`coverage_curve` where 100, 90, 80 and 50% of the photos are answered."""
+        return coverage_table(self.coverage_curve)
 
 
-def evaluate(classifier: Classifier, photos: str | Path | pd.DataFrame) -> Report:
-    """Accuracy (with Wilson's 95% interval), macro F1, confusion and calibration on labelled photos.
+def percent(interval: tuple[float, float]) -> str:
+    """(0.398, 0.431) → "39.8–43.1%"."""
+    return "{:.1f}–{:.1f}%".format(*(100 * bound for bound in interval))
 
-    `photos` is a folder with a sub-folder a class, or a manifest (path, label). Raises UserError where its
-    classes are not the model's, or it holds no readable photo.
+
+def evaluate(
+    classifier: Classifier,
+    photos: str | Path | pd.DataFrame,
+    *,
+    split: Split = "",
+    leaked: Iterable[str | Path] | None = None,
+    temperature: float | None = None,
+) -> Report:
+    """Accuracy, F1, confusion, calibration and more on labelled photos.
+
+    `photos` is a folder with a sub-folder a class, or a manifest (path, label). `leaked` are the paths that
+    have a twin in training, as `emo.leaked_photos` gives them; `temperature` is what `fit_temperature` gave
+    for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
     """
     manifest = photos if isinstance(photos, pd.DataFrame) else _labelled_folder(Path(photos).expanduser())
     unknown = sorted(set(manifest.label) - set(classifier.class_names))
     if unknown:
         raise UserError(
-            f"The photos are labelled {', '.join(unknown)}, but {classifier.path.name} knows only "
+            f"The photos are labelled {', '.join(unknown)}, but {classifier.name} knows only "
             f"{', '.join(classifier.class_names)}; rename the class folders or choose another model."
         )
     predictions = classifier.predict(list(manifest.path))
     predictions.insert(1, "label", manifest.label.to_numpy())
-    predictions = predictions[predictions.emotion.notna()].reset_index(drop=True)
-    return report(predictions, classifier.class_names)
+    return report(
+        predictions,
+        classifier.class_names,
+        model=classifier.name,
+        split=split,
+        leaked=leaked,
+        temperature=temperature,
+    )
 
 
 def _labelled_folder(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give one that holds a sub-folder a class.")
-    manifest = scan_dataset(folder)
-    manifest = manifest[(manifest.problem == "") & (manifest.label != "")]
-    if manifest.empty:
-        raise UserError(f"{folder} holds no readable photo in a sub-folder named as a class.")
-    return manifest
+    files = sorted(file for file in files_below(folder) if is_photo(file) and file.parent != folder)
+    if not files:
+        raise UserError(f"{folder} holds no photo in a sub-folder named as a class.")
+    labels = [file.relative_to(folder).parts[0] for file in files]
+    return pd.DataFrame({"path": [file.as_posix() for file in files], "label": labels})
 
 
 def labelled_photos(
@@ -86,29 +170,68 @@ def labelled_photos(
         known = {paths.train: "training", paths.train_aug: "training", paths.val: "validation"}
         inside = [kind for part, kind in known.items() if place.resolve().is_relative_to(part.resolve())]
         return _labelled_folder(place), inside[0] if inside else "test"
-    if any(paths.test.glob("*/*")):
+    trained_here = paths.train.is_dir() and any(map(is_photo, files_below(paths.train)))
+    table = (
+        load_split(paths) if trained_here else pd.DataFrame(columns=["path", "label", "split", "left_out"])
+    )
+    test = table[(table["split"] == "test") & (table["left_out"] == "")]
+    if len(test):
+        return test[["path", "label"]].reset_index(drop=True), "test"
+    if not trained_here and any(map(is_photo, files_below(paths.test))):
         return _labelled_folder(paths.test), "test"
-    if any(paths.train.glob("*/*")):
+    if trained_here:
         return training_manifests(paths)[1], "validation"
     print(f"{paths.data} holds no labelled photos to test on: set TEST_FOLDER or SOURCE.")
     return pd.DataFrame(columns=["path", "label"]), "no"
 
 
-def report(predictions: pd.DataFrame, class_names: tuple[str, ...]) -> Report:
-    """The figures of a table with label, emotion and confidence; classes without photos count in none."""
+def validation_temperature(classifier: Classifier, paths: Paths) -> float | None:
+    """`fit_temperature` on the validation photos of `data/`; None where they are not of its classes."""
+    if not any(map(is_photo, files_below(paths.train))):
+        return None
+    photos = training_manifests(paths)[1]
+    if not set(photos.label) <= set(classifier.class_names):
+        return None  # the photos of another project
+    return fit_temperature(evaluate(classifier, photos, split="validation").predictions)
+
+
+def report(
+    predictions: pd.DataFrame,
+    class_names: Iterable[str],
+    *,
+    model: str = "",
+    split: Split = "",
+    leaked: Iterable[str | Path] | None = None,
+    temperature: float | None = None,
+) -> Report:
+    """`evaluate`'s figures of a table that has them all: path, label, emotion, confidence, the classes.
+
+    Photos that were not read count in no figure, nor do classes without photos in a mean over classes.
+    Raises UserError where nothing is left to count.
+    """
     names = list(class_names)
-    correct = (predictions.label == predictions.emotion).to_numpy()
+    predictions = predictions[predictions.emotion.notna()].reset_index(drop=True)
+    if predictions.empty:
+        raise UserError("Not one of these photos could be read; give others to evaluate.")
+    hits = int((predictions.label == predictions.emotion).sum())
     present = [name for name in names if (predictions.label == name).any()]
     precision, recall, f1, support = precision_recall_fscore_support(
         predictions.label, predictions.emotion, labels=present, zero_division=0
     )
-    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+    calibrated_ece = None
+    if temperature is not None:
+        calibrated_ece = expected_calibration_error(apply_temperature(predictions, temperature))
     return Report(
-        accuracy=float(correct.mean()),
-        interval=(float(interval.low), float(interval.high)),
-        macro_f1=float(f1.mean()),
-        ece=expected_calibration_error(predictions.confidence.to_numpy(), correct),
+        model=model,
+        split=split,
         photos=len(predictions),
+        accuracy=hits / len(predictions),
+        interval=tuple(map(float, wilson(hits, len(predictions)))),
+        balanced_accuracy=float(recall.mean()),
+        macro_f1=float(f1.mean()),
+        ece=expected_calibration_error(predictions),
+        temperature=temperature,
+        calibrated_ece=calibrated_ece,
         per_class=pd.DataFrame(
             {"precision": precision, "recall": recall, "f1": f1, "photos": support}, index=present
         ),
@@ -116,17 +239,34 @@ def report(predictions: pd.DataFrame, class_names: tuple[str, ...]) -> Report:
             confusion_matrix(predictions.label, predictions.emotion, labels=names), index=names, columns=names
         ),
         predictions=predictions,
+        without_twins=None if leaked is None else report(_without(predictions, leaked), names, model=model),
     )
 
 
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their photos.
+def _without(predictions: pd.DataFrame, leaked: Iterable[str | Path]) -> pd.DataFrame:
+    """The rows whose photo has no twin in training."""
+    leaked = set(map(_absolute, leaked))
+    rest = predictions[~predictions.path.map(_absolute).isin(leaked)]
+    if rest.empty:
+        raise UserError(
+            f"All {len(predictions):,} photos have a twin in training, which leaves none to judge the model "
+            "by; test on other photos, or leave out `leaked`."
+        )
+    return rest
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", with its 15 bins.
+
+def _absolute(path: str | Path) -> str:
+    return Path(os.path.abspath(Path(path).expanduser())).as_posix()  # noqa: PTH100 -- Path keeps a ..
+
+
+def shown_paths(paths: Iterable[str]) -> list[str]:
+    """Paths from the name of the folder that holds them all on: "test/sad/1.jpg".
+
+    They say no more of the machine than that, and stay the same where the data moves.
     """
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, correct.astype(float) - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    files = [Path(_absolute(path)) for path in paths]
+    top = Path(os.path.commonpath([file.parent for file in files])).parent
+    return [file.relative_to(top).as_posix() for file in files]
 
 
 def write_submission(predictions: pd.DataFrame, path: str | Path) -> Path:
@@ -134,11 +274,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> Path:
 
     An existing file is kept: the new one gets the next free number in its name.
     """
-    wanted = Path(path)
-    path, number = wanted, 1
-    while path.exists():
-        number += 1
-        path = wanted.with_stem(f"{wanted.stem}_{number}")
+    path = free_path(Path(path))
     rows = pd.DataFrame(
         {"image_path": [Path(file).name for file in predictions.path], "emotion": predictions.emotion}
     )
@@ -149,7 +285,8 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> Path:
 def log_test(report: Report, classifier: Classifier, paths: Paths) -> int | str | None:
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
-    Gives the row's number, or None where the table has no such model.
+    Gives the row's number, or None where the table has none of that name; a committee, or a model that
+    averages over mirror images, has no row of its own.
     """
     figures = {"test_accuracy": round(100 * report.accuracy, 1), "macro_f1": round(report.macro_f1, 3)}
-    return runlog.update_run(classifier.path.name, figures, paths)
+    return runlog.update_run(classifier.name, figures, paths)

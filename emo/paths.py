@@ -1,6 +1,8 @@
 """Every folder and file name of the project, once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -110,3 +112,15 @@ def get_paths(root: str | Path = ".", results: str | Path | None = None) -> Path
     paths.data.mkdir(parents=True, exist_ok=True)
     paths.model.mkdir(parents=True, exist_ok=True)
     return paths
+
+
+def numbered(wanted: Path) -> Iterator[Path]:
+    """`name.csv`, `name_2.csv`, `name_3.csv`, … without end."""
+    yield wanted
+    for number in count(2):
+        yield wanted.with_stem(f"{wanted.stem}_{number}")
+
+
+def free_path(wanted: Path) -> Path:
+    """`wanted`, or where a file has that name already, the same with the first free number."""
+    return next(path for path in numbered(wanted) if not path.exists())

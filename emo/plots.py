@@ -11,8 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from emo.environment import in_notebook
+from emo.intervals import wilson
 from emo.paths import Paths
 from emo.pipeline import load_images
 
@@ -142,3 +144,57 @@ def plot_predictions(images: Sequence[np.ndarray], true: Sequence[str], predicte
     titles = [f"{t} / {p}" for t, p in zip(true, predicted, strict=True)]
     colors = [GOOD if t == p else BAD for t, p in zip(true, predicted, strict=True)]
     return plot_photos(images, titles, colors)
+
+
+def plot_mistakes(images: Sequence[np.ndarray], mistakes: pd.DataFrame) -> Figure:
+    """A grid titled true → predicted and how sure; `mistakes` are the pictures' rows of `Report.mistakes`."""
+    titles = [f"{row.label} → {row.emotion}\n{row.confidence:.0%} sure" for row in mistakes.itertuples()]
+    return plot_photos(images, titles, [BAD] * len(titles))
+
+
+def plot_reliability(bins: pd.DataFrame, calibrated: pd.DataFrame | None = None) -> Figure:
+    """How often the model is right by how sure it is: `Report.reliability`, and `calibrated_reliability`.
+
+    On the diagonal a confidence means what it says, below it the model is too sure. Marks grow with their
+    photos, whose shares are the columns underneath; lines are 95% intervals.
+    """
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(4.6, 5.2), sharex=True, height_ratios=(4, 1))
+    upper.plot([0, 1], [0, 1], color="grey", lw=1, ls=":")
+    for table, color, label in ((bins, TRAIN, "as the model says"), (calibrated, VAL, "at the temperature")):
+        if table is None:
+            continue
+        share = table.photos / table.photos.sum()
+        low, high = wilson(table.accuracy * table.photos, table.photos)
+        upper.vlines(table.confidence, low, high, color=color, lw=1, alpha=0.4)
+        upper.scatter(table.confidence, table.accuracy, 16 + 300 * share, color=color, lw=0, label=label)
+        lower.bar(table.low, share, table.high - table.low, align="edge", color=color, alpha=0.5)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    key = upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.2)
+    for mark in key.legend_handles:
+        mark.set_sizes([30])
+    lower.set(xlabel="confidence", ylabel="photos")
+    for axis in (upper.yaxis, lower.yaxis, lower.xaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+def plot_coverage(curve: pd.DataFrame, marked: pd.DataFrame) -> Figure:
+    """Accuracy by the share of photos answered: `Report.coverage_curve`, and `Report.coverage` as marks.
+
+    The band is the 95% interval.
+    """
+    figure, axis = plt.subplots(figsize=(4.6, 3.6))
+    # more points than pixels would only swell the file
+    curve = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 400).astype(int))]
+    axis.fill_between(curve.coverage, curve.low, curve.high, color=TRAIN, alpha=0.15, lw=0)
+    axis.plot(curve.coverage, curve.accuracy, color=TRAIN)
+    axis.plot(marked.coverage, marked.accuracy, "o", ms=5, color=TRAIN)
+    for row in marked.drop_duplicates("coverage").itertuples():
+        place = (row.coverage, row.accuracy)
+        axis.annotate(f"{row.accuracy:.0%}", place, (0, 7), textcoords="offset points", ha="center")
+    axis.set(
+        xlabel="share of photos answered, the surest first", ylabel="accuracy", xlim=(0, 1.06), ylim=(0, 1.04)
+    )
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure

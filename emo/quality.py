@@ -56,11 +56,6 @@ def summarize_duplicates(groups: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def leaked(groups: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `find_duplicates` that are test files with a twin in training."""
-    return _with_twin_in_training(groups, "group")
-
-
 def example_pairs(groups: pd.DataFrame, count: int = 16) -> pd.DataFrame:
     """Rows of `find_duplicates` to show side by side: two neighbours a pair, one pair a group, `count` pairs.
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from io import BytesIO, StringIO
-from itertools import count, zip_longest
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
@@ -35,7 +35,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from PIL import Image as Picture
 
 from emo.errors import UserError
-from emo.paths import Paths
+from emo.paths import Paths, free_path
 
 _LAYOUT = {  # key: (heading, width in characters)
     "number": ("№ эксперимента / No.", 15),
@@ -412,15 +412,10 @@ def _or_aside(read, path: Path):
     try:
         return read(path)
     except ValueError as error:
-        aside = _free_name(path, "damaged")
+        aside = free_path(path.with_stem(f"{path.stem}.damaged"))
         path.rename(aside)
         print(f"{path.name} is damaged ({error}): it is kept as {aside.name}, and a new one is made.")
         return None
-
-
-def _free_name(path: Path, word: str) -> Path:
-    names = (path.with_name(f"{path.stem}.{word}-{n}{path.suffix}") for n in count(1))
-    return next(name for name in names if not name.exists())
 
 
 def _read_waiting(paths: Paths) -> dict:
@@ -481,7 +476,7 @@ def _write_book(book: _Book, rows: list[dict], places: list[int], paths: Paths) 
     if _stamp(paths.experiments) != book.stamp:
         raise PermissionError("another program saved it at this moment")
     if book.lossy:
-        kept = _free_name(paths.experiments, "kept")
+        kept = free_path(paths.experiments.with_stem("experiments.kept"))
         kept.write_bytes(paths.experiments.read_bytes())
         print(f"experiments.xlsx has shapes or rules that would get lost: a copy is kept as {kept.name}.")
     _replace(paths.experiments, buffer.getvalue())

@@ -141,6 +141,16 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
     return train, val
 
 
+def leaked_photos(paths: Paths) -> list[str]:
+    """The photos to validate and to test on that have a twin among those to train on, by `data/split.csv`."""
+    if not paths.train.is_dir():
+        return []
+    table = load_split(paths)
+    table = table[(table["left_out"] == "") & (table["group"] > 0)]
+    trained = table.loc[table["split"] == "train", "group"]
+    return list(table.loc[(table["split"] != "train") & table["group"].isin(trained), "path"])
+
+
 def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """The dataset in one table: files, what is left out and why, splits and twins by folder of `data/`.
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
+from scipy.special import softmax
 
 COLORS = {"anger": (200, 40, 40), "happy": (230, 200, 40), "sad": (40, 70, 190)}
 
@@ -21,3 +23,25 @@ def write_photos(folder: Path, count: int, classes=tuple(COLORS), seed: int = 0,
         for index in range(count):
             image = picture(COLORS[name], seed * 100_000 + number * 1_000 + index, size)
             image.save(folder / name / f"{name}_{index:03d}.jpg", quality=95)
+
+
+def answers(labels, probabilities, names=tuple(COLORS)) -> pd.DataFrame:
+    """`Classifier.predict`'s table with the true labels; a row of NaN is a photo that was not read."""
+    probabilities = np.asarray(probabilities, float)
+    read = ~np.isnan(probabilities[:, 0])
+    best = np.nan_to_num(probabilities).argmax(axis=1)
+    head = {
+        "path": [f"photos/{label}/{index:04d}.jpg" for index, label in enumerate(labels)],
+        "label": list(labels),
+        "emotion": [names[place] if there else None for place, there in zip(best, read, strict=True)],
+        "confidence": probabilities[np.arange(len(best)), best],
+    }
+    return pd.concat([pd.DataFrame(head), pd.DataFrame(probabilities, columns=list(names))], axis=1)
+
+
+def random_answers(count: int, seed: int = 0, names=tuple(COLORS), skill: float = 2.0) -> pd.DataFrame:
+    """`answers` of a model that leans towards the truth by `skill` (in logits) and is too sure."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(len(names), size=count)
+    logits = rng.normal(0, 1.5, (count, len(names))) + skill * np.eye(len(names))[truth]
+    return answers([names[place] for place in truth], softmax(2 * logits, axis=1), names)

@@ -1,25 +1,33 @@
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
 
+from emo.calibration import apply_temperature, fit_temperature
 from emo.classifier import Classifier, find_model, load_classifier
+from emo.committee import Committee
 from emo.errors import UserError
 from emo.evaluation import (
     evaluate,
-    expected_calibration_error,
     labelled_photos,
     log_test,
     report,
+    shown_paths,
+    validation_temperature,
     write_submission,
 )
 from emo.experiments import get_experiment
 from emo.model import build_model, save_model
+from emo.paths import get_paths
 from emo.runlog import log_run, read_table
-from tests.fixtures import picture, write_photos
+from emo.split import leaked_photos, training_manifests
+from tests.fixtures import answers, picture, random_answers, write_photos
 
 NAMES = ("anger", "happy", "sad")
 
@@ -105,16 +113,14 @@ def test_a_photo_that_cannot_be_read_counts_in_no_figure(classifier, dataset):
     assert evaluate(classifier, manifest).photos == 12
 
 
+LETTERS = {"a": "anger", "h": "happy", "s": "sad"}
+
+
 def predictions(true: str, predicted: str, confidence: float = 0.8) -> pd.DataFrame:
-    names = {"a": "anger", "h": "happy", "s": "sad"}
-    return pd.DataFrame(
-        {
-            "path": [f"{index}.jpg" for index in range(len(true))],
-            "label": [names[letter] for letter in true],
-            "emotion": [names[letter] for letter in predicted],
-            "confidence": confidence,
-        }
-    )
+    """A letter a photo: the first of its class, and of the class it was given."""
+    rest = (1 - confidence) / 2
+    rows = [[confidence if name[0] == letter else rest for name in NAMES] for letter in predicted]
+    return answers([LETTERS[letter] for letter in true], rows)
 
 
 def test_figures_of_a_report_recomputed_by_hand():
@@ -128,24 +134,104 @@ def test_figures_of_a_report_recomputed_by_hand():
     f1 = {"anger": 6 / 7, "happy": 6 / 8, "sad": 4 / 5}
     assert figures.macro_f1 == pytest.approx(sum(f1.values()) / 3)
     assert dict(figures.per_class.f1) == pytest.approx(f1)
+    assert figures.balanced_accuracy == pytest.approx((3 / 4 + 3 / 4 + 1) / 3)
     assert figures.per_class.loc["sad", "precision"] == pytest.approx(2 / 3)
     assert figures.confusion.to_numpy().tolist() == [[3, 1, 0], [0, 3, 1], [0, 0, 2]]
+    assert figures.rates.to_numpy().tolist() == [[0.75, 0.25, 0], [0, 0.75, 0.25], [0, 0, 1]]
     assert figures.ece == pytest.approx(0)  # 0.8 sure, 0.8 right
-    assert "80.0%" in str(figures)
+    assert list(figures.mistakes.path) == ["photos/anger/0003.jpg", "photos/happy/0007.jpg"]
+    assert "accuracy 80.0% (95% interval 49.0–94.3%) · balanced accuracy 83.3%" in str(figures)
 
 
-def test_macro_f1_counts_the_classes_that_are_there():
-    table = predictions("aahh", "ahhs")
-    assert report(table, NAMES).macro_f1 == pytest.approx(
-        f1_score(table.label, table.emotion, labels=["anger", "happy"], average="macro")
+@st.composite
+def tables(draw) -> pd.DataFrame:
+    """Answers for 1–25 photos, some not read, of models that may never name a class, be sure, or wrong."""
+    count = draw(st.integers(1, 25))
+    classes = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
+    labels = draw(st.lists(st.sampled_from(classes), min_size=count, max_size=count))
+    weights = st.one_of(
+        st.sampled_from(list(np.eye(3))), st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
     )
+    rows = np.array(draw(st.lists(weights, min_size=count, max_size=count)), float)
+    unread = draw(st.sets(st.integers(1, count)))  # the first one is always read
+    rows[[index for index in unread if index < count]] = np.nan
+    return answers(labels, rows / rows.sum(axis=1, keepdims=True))
 
 
-def test_calibration_error_recomputed():
-    confidence = np.array([0.95, 0.95, 0.55, 0.55, 1.0])
-    correct = np.array([True, False, True, True, True])
-    expected = (2 * abs(0.5 - 0.95) + 2 * abs(1 - 0.55) + 0) / 5
-    assert expected_calibration_error(confidence, correct, bins=10) == pytest.approx(expected)
+@pytest.mark.filterwarnings("ignore:y_pred contains classes", "ignore:A single label")
+@settings(max_examples=40, deadline=None)
+@given(tables())
+def test_every_figure_is_scikit_learns(table):
+    figures = report(table, NAMES, temperature=1.5)
+    read = table[table.emotion.notna()]
+    truth, answer = list(read.label), list(read.emotion)
+    present = [name for name in NAMES if name in truth]
+    assert figures.photos == len(read)
+    assert figures.accuracy == pytest.approx(metrics.accuracy_score(truth, answer))
+    assert figures.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truth, answer))
+    each = {
+        "precision": metrics.precision_score,
+        "recall": metrics.recall_score,
+        "f1": metrics.f1_score,
+    }
+    assert list(figures.per_class.index) == present
+    for column, score in each.items():
+        expected = score(truth, answer, labels=present, average=None, zero_division=0)
+        np.testing.assert_allclose(figures.per_class[column], expected)
+    assert figures.macro_f1 == pytest.approx(
+        metrics.f1_score(truth, answer, labels=present, average="macro", zero_division=0)
+    )
+    for counts, normalize in ((figures.confusion, None), (figures.rates, "true")):
+        expected = metrics.confusion_matrix(truth, answer, labels=NAMES, normalize=normalize)
+        np.testing.assert_allclose(counts, expected)
+    assert len(figures.mistakes) == sum(t != a for t, a in zip(truth, answer, strict=True))
+    assert figures.mistakes.confidence.is_monotonic_decreasing
+    assert figures.coverage.accuracy[1] == figures.accuracy
+    assert figures.interval[0] <= figures.accuracy <= figures.interval[1]
+    assert 0 <= figures.ece <= 1
+    assert 0 <= figures.calibrated_ece <= 1
+    assert "nan" not in str(figures)
+
+
+def test_photos_of_which_none_was_read_are_no_report():
+    table = predictions("a", "a").assign(emotion=None, confidence=np.nan)
+    with pytest.raises(UserError, match="Not one of these photos could be read"):
+        report(table, NAMES)
+
+
+def test_without_twins_counts_the_other_photos_alone():
+    table = predictions("aahhs", "ahhss")
+    figures = report(table, NAMES, leaked=[table.path[1], Path(table.path[3]), "elsewhere.jpg"])
+    assert figures.accuracy == 0.6
+    rest = figures.without_twins
+    assert (rest.photos, rest.accuracy) == (3, 1.0)
+    assert rest.interval == report(table.iloc[[0, 2, 4]], NAMES).interval
+    assert "without the 2 whose twin is in training: accuracy 100.0% (43.9–100.0%)" in str(figures)
+    assert report(table, NAMES).without_twins is None
+    assert report(table, NAMES, leaked=[]).without_twins.photos == 5
+    assert str(report(table, NAMES, leaked=[])).endswith("5 photos · none has a twin in training")
+    with pytest.raises(UserError, match="All 5 photos have a twin in training"):
+        report(table, NAMES, leaked=table.path)
+
+
+def test_photos_with_a_twin_in_training_are_left_out(classifier, dataset):
+    training_manifests(dataset)
+    text = dataset.split.read_text().splitlines()
+    source = dataset.data / next(line for line in text if ",train,0" in line).split(",")[0]
+    copied = dataset.test / source.parent.name / "copy.jpg"
+    copied.write_bytes(source.read_bytes())
+    figures = evaluate(classifier, dataset.test, leaked=leaked_photos(dataset))
+    assert (figures.photos, figures.without_twins.photos) == (13, 12)
+    assert str(copied) not in set(figures.without_twins.predictions.path)
+
+
+def test_calibrated_error_is_that_of_the_scaled_table():
+    table = random_answers(300)
+    figures = report(table, NAMES, temperature=2.0)
+    scaled = report(apply_temperature(table, 2.0), NAMES)
+    assert figures.calibrated_ece == scaled.ece < figures.ece
+    assert figures.accuracy == scaled.accuracy
+    assert f"calibration error {figures.ece:.3f} ({scaled.ece:.3f} at temperature 2.00)" in str(figures)
 
 
 def test_evaluate_on_a_folder_counts_as_predict_answers(classifier, dataset):
@@ -179,6 +265,24 @@ def test_which_photos_are_tested_on(classifier, dataset, tmp_path):
     assert 0 < len(manifest) < 12
 
 
+def test_the_temperature_comes_from_the_validation_photos(classifier, dataset, tmp_path):
+    _, validation = training_manifests(dataset)
+    expected = fit_temperature(evaluate(classifier, validation).predictions)
+    assert validation_temperature(classifier, dataset) == pytest.approx(expected)
+    other = get_paths(tmp_path / "other")
+    write_photos(other.train, 4, classes=("sad", "happy"))
+    (other.train / "sad").rename(other.train / "joy")
+    assert validation_temperature(classifier, other) is None
+    assert validation_temperature(classifier, get_paths(tmp_path / "empty")) is None
+
+
+def test_shown_paths_begin_at_the_folder_that_holds_all_photos(tmp_path):
+    files = [str(tmp_path / "test" / name) for name in ("sad/1.jpg", "happy/2.jpg")]
+    assert shown_paths(files) == ["test/sad/1.jpg", "test/happy/2.jpg"]
+    assert shown_paths(shown_paths(files)) == shown_paths(files)
+    assert shown_paths(files[:1]) == ["sad/1.jpg"]
+
+
 def test_no_labelled_photos_is_said_and_no_mistake(classifier, paths, capsys):
     manifest, kind = labelled_photos("", classifier, paths)
     assert (len(manifest), kind) == (0, "no")
@@ -190,6 +294,9 @@ def test_test_figures_go_into_the_row_of_the_run(classifier, dataset):
     log_run({"base_model": "another"}, dataset)
     figures = report(predictions("aaah", "aahh"), NAMES)
     assert log_test(figures, classifier, dataset) == number
+    # answers that are more than the model's own have no row
+    assert log_test(report(predictions("a", "h"), NAMES), classifier.with_flip(), dataset) is None
+    assert log_test(report(predictions("a", "h"), NAMES), Committee([classifier]), dataset) is None
     table = read_table(dataset).set_index("number")
     assert table.loc[number, "test_accuracy"] == 75
     assert table.loc[number, "macro_f1"] == pytest.approx(0.733)

@@ -274,11 +274,11 @@ def test_both_locked_is_said(paths, monkeypatch):
 def test_a_damaged_workbook_is_kept_and_made_anew(paths, damage, capsys):
     log_run({"comment": "first"}, paths)
     damaged = paths.experiments.read_bytes()[:3000] if damage == "half" else damage
-    for n in (1, 2):
+    for name in ("experiments.damaged.xlsx", "experiments.damaged_2.xlsx"):
         paths.experiments.write_bytes(damaged)
         log_run({"comment": "again"}, paths)
-        assert (paths.results / f"experiments.damaged-{n}.xlsx").read_bytes() == damaged
-        assert f"kept as experiments.damaged-{n}.xlsx" in capsys.readouterr().out
+        assert (paths.results / name).read_bytes() == damaged
+        assert f"kept as {name}" in capsys.readouterr().out
     assert numbers(book_rows(paths)) == numbers(twin_rows(paths))
     assert [row["comment"] for row in book_rows(paths)[-3:]] == ["first", "again", "again"]
 
@@ -311,7 +311,7 @@ def test_a_damaged_twin_is_kept_and_made_anew(paths, damage, capsys):
     }[damage]
     paths.experiments_csv.write_bytes(broken)
     assert log_run({}, paths) == 14
-    assert (paths.results / "experiments.damaged-1.csv").read_bytes() == broken
+    assert (paths.results / "experiments.damaged.csv").read_bytes() == broken
     assert "experiments.csv is damaged" in capsys.readouterr().out
     assert twin_rows(paths)[-2]["comment"] == "первый"
 
@@ -417,10 +417,10 @@ def test_a_text_box_is_not_lost_unseen(paths, capsys):
             new.writestr(name, data)
     drawn = paths.experiments.read_bytes()
     log_run({}, paths)
-    assert (paths.results / "experiments.kept-1.xlsx").read_bytes() == drawn
-    assert "kept as experiments.kept-1.xlsx" in capsys.readouterr().out
+    assert (paths.results / "experiments.kept.xlsx").read_bytes() == drawn
+    assert "kept as experiments.kept.xlsx" in capsys.readouterr().out
     log_run({}, paths)
-    assert not (paths.results / "experiments.kept-2.xlsx").exists()
+    assert not (paths.results / "experiments.kept_2.xlsx").exists()
 
 
 def test_a_strangers_workbook_gets_a_sheet(paths):

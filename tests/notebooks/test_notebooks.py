@@ -45,6 +45,10 @@ def pictures(notebook) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+def row_accuracy(paths) -> float:
+    return read_table(paths).iloc[-1].test_accuracy
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
@@ -92,7 +96,10 @@ def test_test_reports_shows_and_answers(executed):
     notebooks, paths = executed
     text = printed(notebooks[TEST])
     assert "On test photos: accuracy" in text
-    assert pictures(notebooks[TEST]) == 2
+    assert pictures(notebooks[TEST]) == 4  # confusion, reliability, coverage, mistakes
+    (page,), (card,) = paths.model.glob("*_report.html"), paths.model.glob("*.md")
+    assert "<svg" in page.read_text(encoding="utf-8")
+    assert f"{row_accuracy(paths):.1f}%" in card.read_text(encoding="utf-8")
     row = read_table(paths).iloc[-1]
     assert 0 <= row.test_accuracy <= 100
     assert f"accuracy {row.test_accuracy:.1f}%" in text

@@ -1,0 +1,57 @@
+"""Several models that answer as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emo.classifier import Classifier
+from emo.errors import UserError
+
+
+class Committee(Classifier):
+    """Asks every member and gives the mean of their probabilities, or with `vote` their majority.
+
+    Members may differ in backbone and image size; their classes must be the same, in any order. A vote's
+    probabilities are (votes + mean) / (members + 1): the mean decides ties alone, and rows add up to 1.
+    For the rest it is a Classifier, but without a model, path and image size of its own. Raises UserError
+    for no members, or members of different classes.
+    """
+
+    def __init__(self, members: Sequence[Classifier], vote: bool = False):
+        self.members, self.vote, self.metadata = tuple(members), vote, {}
+        if not self.members:
+            raise UserError("A committee needs members: give a list of classifiers.")
+        first = self.members[0]
+        self.class_names = first.class_names
+        for member in self.members:
+            if odd := sorted(set(member.class_names) ^ set(self.class_names)):
+                raise UserError(
+                    f"{member.name} and {first.name} cannot answer as one: only one of them knows "
+                    f"{', '.join(odd)}; choose models of the same classes."
+                )
+
+    @property
+    def name(self) -> str:
+        kind = "vote" if self.vote else "mean"
+        return f"{kind} of {len(self.members)}: {', '.join(member.name for member in self.members)}"
+
+    def __repr__(self) -> str:
+        return f"{self.name}; {len(self.class_names)} classes"
+
+    def with_flip(self) -> Committee:
+        return Committee([member.with_flip() for member in self.members], self.vote)
+
+    def _answers(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
+        answers, unreadable = [], set()
+        for member in self.members:
+            probabilities, bad = member._answers(chunk)
+            answers.append(probabilities[:, [member.class_names.index(name) for name in self.class_names]])
+            unreadable |= set(bad)
+        answers = np.stack(answers)
+        mean = answers.mean(axis=0)
+        if self.vote:
+            votes = np.eye(len(self.class_names))[answers.argmax(axis=2)].sum(axis=0)
+            mean = (votes + mean) / (len(self.members) + 1)
+        return mean, sorted(unreadable)
