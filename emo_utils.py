@@ -4,9 +4,7 @@ from emo.augment import augment_examples  # what on-the-fly augmentation makes o
 from emo.augment import write_augmented_copy  # the seed's data/train_aug
 from emo.backbones import BACKBONES  # the networks an experiment can name
 from emo.classifier import find_model  # a .h5 by path or name, or the newest in model/
-from emo.classifier import (
-    load_classifier,
-)  # a saved .h5, ours, an older one or a stranger's, ready to predict
+from emo.classifier import load_classifier  # any saved .h5, ready to predict
 from emo.dataset import SEED_DATASET  # where the project's own photos lie on Google Drive
 from emo.dataset import class_names  # the classes, in the order of the model's outputs
 from emo.dataset import count_photos  # photos a class in every folder of data/

@@ -53,8 +53,11 @@ def find_facts(
             raise UserError(
                 f"{saved.path.name} has its preprocessing inside; leave out preprocessing= and backbone=."
             )
-        return Facts(names, source, size, "none", saved.metadata)
-    mode, backbone, told = _preparation(saved, preprocessing, backbone)
+        mode, metadata = "none", saved.metadata
+    else:
+        mode, backbone, told = _preparation(saved, preprocessing, backbone)
+        metadata = {"class_names": names, "image_size": size, "backbone": backbone, "preprocessing": mode}
+        metadata["assumed"] = f"{told}, classes {source}"
     missing = []
     if names is None:
         missing.append("class_names=, a list or a file, in the order of its outputs")
@@ -64,11 +67,10 @@ def find_facts(
         missing.append(f"preprocessing=, how they were prepared: {', '.join(PREPROCESSING)}")
     if missing:
         raise UserError(
-            f"{saved.path.name} was not saved by this project's train() and does not say all that is needed: "
+            f"{saved.path.name} does not say all that is needed, as what train() saves does: "
             f"pass {'; '.join(missing)}."
         )
-    metadata = {"class_names": names, "image_size": size, "backbone": backbone, "preprocessing": mode}
-    return Facts(names, source, size, mode, metadata | {"assumed": f"{told}, classes {source}"})
+    return Facts(names, source, size, mode, metadata)
 
 
 def find_backbone(saved: SavedModel) -> tuple[str, str] | None:
