@@ -8,7 +8,7 @@ from emo.calibration import apply_temperature  # calibrated confidences
 from emo.calibration import fit_temperature  # one number from validation photos that calibrates them
 from emo.card import write_card  # the model card beside a .h5
 from emo.classifier import find_model  # a .h5 by path or name, or the newest in model/
-from emo.classifier import load_classifier  # a saved .h5, ready to predict
+from emo.classifier import load_classifier  # any saved .h5, ready to predict
 from emo.committee import Committee  # several models that answer as one
 from emo.compare import compare  # is one model really better than another?
 from emo.dataset import SEED_DATASET  # where the project's own photos lie on Google Drive

@@ -13,7 +13,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.errors import UserError
-from emo.model import load_model
+from emo.foreign import find_facts
+from emo.loading import read_model, rebuild
 from emo.paths import IMAGE_SUFFIXES
 from emo.pipeline import load_images, read_image
 
@@ -42,8 +43,9 @@ class Classifier:
 
     def __repr__(self) -> str:
         said = self.metadata.get("val_accuracy")
-        accuracy = f", validation accuracy {said:.1%}" if said is not None else ""
-        return f"{self.name}: {len(self.class_names)} classes, {self.image_size} px{accuracy}"
+        accuracy = f", validation accuracy {said:.1%}" if isinstance(said, float) else ""
+        assumed = f"; {self.metadata['assumed']}" if "assumed" in self.metadata else ""
+        return f"{self.name}: {len(self.class_names)} classes, {self.image_size} px{accuracy}{assumed}"
 
     def probabilities(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """(n, size, size, 3) in 0–255 → (n, classes), rows that add up to 1."""
@@ -129,20 +131,40 @@ def as_sources(images) -> list:
     return sources
 
 
-def load_classifier(path: str | Path) -> Classifier:
-    """Opens a `.h5` that `train` saved. Raises UserError where the file cannot be used."""
-    model, metadata = load_model(path)
-    names = metadata.get("class_names")
-    if not names:
+def load_classifier(
+    path: str | Path,
+    class_names: Sequence[str] | str | Path | None = None,
+    image_size: int | None = None,
+    preprocessing: str | None = None,
+    backbone: str | None = None,
+) -> Classifier:
+    """Opens a `.h5`: one that `train` saved, an older one of Keras 2, or a stranger's.
+
+    What `train` saved knows all of this; for another file, what is not given is found or asked for:
+
+    - class_names, in the order of the outputs: a list, or a file of one a line; else the
+      `data/class_names.txt` of the project in whose `model/` the file lies.
+    - image_size: pixels a side, for a network that takes any.
+    - preprocessing, which was outside the network and is put before it: "none" (RGB in 0–255, or it is
+      inside), "rescale" (to 0–1), "tf", "caffe" or "torch" as keras.applications has them; else what the
+      ImageNet weights of the backbone expect.
+    - backbone: a key of BACKBONES; else by the network's layers, else by the file's name.
+
+    The classifier's repr tells what was assumed. Raises UserError where the file cannot be used, or naming
+    what to pass.
+    """
+    saved = read_model(path)
+    facts = find_facts(saved, class_names, image_size, preprocessing, backbone)
+    model = rebuild(saved, facts.image_size, facts.preprocessing)
+    shape, count = model.output_shape, len(facts.class_names)
+    if len(shape) != 2 or shape[1] < 2:
+        raise UserError(f"{saved.path.name} gives outputs of shape {shape}: it tells no classes apart.")
+    if count != shape[1]:
         raise UserError(
-            f"{Path(path).name} does not say its class names: it was not saved by this project's train()."
+            f"{saved.path.name} has {shape[1]} outputs but {count} class names ({facts.class_names_from}): "
+            f"pass class_names=, {shape[1]} names in the order of its outputs."
         )
-    if len(names) != model.output_shape[-1]:
-        raise UserError(
-            f"{Path(path).name} has {model.output_shape[-1]} outputs but names {len(names)} classes: "
-            "it is damaged; copy or train it anew."
-        )
-    return Classifier(model, names, metadata, Path(path))
+    return Classifier(model, facts.class_names, facts.metadata, saved.path)
 
 
 def find_model(model: str, folder: Path) -> Path:

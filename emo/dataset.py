@@ -161,7 +161,7 @@ def _install(place: Path, name: str, paths: Paths, expected: str | None) -> tupl
         photos = _layout(members, name)
         if paths.class_names.exists():
             found = {path.split("/")[1] for path in photos if path.startswith("train/")}
-            _check_names(_read_names(paths), found, name, paths)
+            _check_names(read_class_names(paths.class_names), found, name, paths)
         found = Counter(path.split("/")[0] for path in photos)
         counts = {split: found[split] for split in SPLITS if split in found}
         if "test_kaggle" in counts and _holds_files(paths.test_kaggle):
@@ -308,7 +308,7 @@ def class_names(paths: Paths) -> tuple[str, ...]:
         if not any(map(is_photo, files_below(paths.train / folder))):
             raise UserError(f"{paths.train / folder} has no photos; add some, or delete the folder.")
     if paths.class_names.exists():
-        names = _read_names(paths)
+        names = read_class_names(paths.class_names)
         if folders:
             _check_names(names, folders, paths.train, paths)
     elif folders:
@@ -324,18 +324,17 @@ def class_names(paths: Paths) -> tuple[str, ...]:
     return names
 
 
-def _read_names(paths: Paths) -> tuple[str, ...]:
+def read_class_names(file: Path) -> tuple[str, ...]:
+    """One class a line, in the file's order. Raises UserError for a file that is empty or names one twice."""
     try:
-        lines = paths.class_names.read_text(encoding="utf-8-sig").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise _KeepsDownload(
-            f"{paths.class_names} is not UTF-8; save it as UTF-8, one class a line."
-        ) from None
+        raise _KeepsDownload(f"{file} is not UTF-8; save it as UTF-8, one class a line.") from None
     names = tuple(line for line in lines if line.strip())
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names or twice:
         fault = f"names {twice[0]!r} twice" if twice else "is empty"
-        raise _KeepsDownload(f"{paths.class_names} {fault}; list every class once, in the model's order.")
+        raise _KeepsDownload(f"{file} {fault}; list every class once, in the model's order.")
     return names
 
 

@@ -15,16 +15,18 @@ import numpy as np
 from keras import layers
 
 from emo.backbones import build_backbone, first_of_block, get_backbone, trainable_layers
-from emo.errors import UserError
 from emo.experiments import Experiment, parse_head
 
 METADATA_ATTRIBUTE = "emo_classificator"
-# (matrix from RGB in 0–255, bias): keras.applications.imagenet_utils' modes of those names
+PREPROCESSING_LAYER = "preprocessing"
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
-PREPROCESSING = {
+# keras.applications.imagenet_utils' modes: (scale, offset) of RGB in 0–255, or (matrix, bias)
+RESCALING = {"tf": (1 / 127.5, -1.0), "rescale": (1 / 255, 0.0)}
+CONVOLUTION = {
     "caffe": (np.eye(3)[::-1], -np.array([103.939, 116.779, 123.68])),
     "torch": (np.diag(1 / 255 / _IMAGENET_STD), -np.array([0.485, 0.456, 0.406]) / _IMAGENET_STD),
 }
+PREPROCESSING = ("none", *RESCALING, *CONVOLUTION)  # the modes of `preprocess`
 
 
 def build_model(experiment: Experiment, class_count: int) -> keras.Model:
@@ -90,13 +92,17 @@ def computing_in(policy: str) -> Iterator[None]:
 
 
 def preprocess(images, mode: str):
-    """`keras.applications`' `preprocess_input` as layers that a saved `.h5` can load again."""
-    if mode == "tf":
-        return layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="preprocessing")(images)
+    """`keras.applications`' `preprocess_input` as layers that a saved `.h5` can load again.
+
+    `mode` is one of its names, "rescale" (to 0–1) or "none".
+    """
     if mode == "none":
         return images
-    matrix, bias = PREPROCESSING[mode]
-    convolution = layers.Conv2D(3, 1, trainable=False, dtype="float32", name="preprocessing")
+    if mode in RESCALING:
+        scale, offset = RESCALING[mode]
+        return layers.Rescaling(scale, offset, dtype="float32", name=PREPROCESSING_LAYER)(images)
+    matrix, bias = CONVOLUTION[mode]
+    convolution = layers.Conv2D(3, 1, trainable=False, dtype="float32", name=PREPROCESSING_LAYER)
     preprocessed = convolution(images)
     convolution.set_weights([matrix.reshape(1, 1, 3, 3), bias])
     return preprocessed
@@ -142,24 +148,6 @@ def read_metadata(path: Path) -> dict:
     """What `save_model` put beside the weights; {} for a file that is not ours."""
     with h5py.File(path, "r") as file:
         return json.loads(file.attrs.get(METADATA_ATTRIBUTE, "{}"))
-
-
-def load_model(path: str | Path) -> tuple[keras.Model, dict]:
-    """The model in a `.h5` and its metadata. Raises UserError for a missing, damaged or foreign file."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"There is no model file {path}; give the path of a .h5 from the folder model/.")
-    if not h5py.is_hdf5(path):
-        raise UserError(
-            f"{path.name} is no .h5 model: it is damaged or of another kind; copy or train it anew."
-        )
-    try:
-        metadata = read_metadata(path)
-        with _quiet_about_h5():
-            return keras.models.load_model(path, compile=False), metadata
-    except Exception as error:  # Keras and h5py raise many kinds for a file they cannot read
-        reason = str(error).strip().splitlines()[0][:150]
-        raise UserError(f"{path.name} could not be opened as a Keras model: {reason}") from error
 
 
 @contextmanager
