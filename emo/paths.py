@@ -60,6 +60,11 @@ class Paths:
         return self.data / "dataset.json"
 
     @property
+    def faces(self) -> Path:
+        """`data/faces.csv`: where `find_faces` saw the face in each photo."""
+        return self.data / "faces.csv"
+
+    @property
     def model(self) -> Path:
         return self.results / "model"
 
