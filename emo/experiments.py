@@ -26,6 +26,8 @@ class Experiment:
     - optimizer: "sgd" or "adam"; learning_rate > 0; momentum in [0, 1), for sgd.
     - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device.
     - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
+    - face_margin: None takes photos whole; a number crops and levels the one face in each, with this share
+      of its side added on each side (0.3: 30%). Photos with no face or several stay whole.
     - image_size in pixels (square); batch_size in photos; seed: everything random comes from it.
 
     Raises UserError naming the field, what is wrong and what is allowed.
@@ -43,6 +45,7 @@ class Experiment:
     epochs: int = 10
     unfreeze: str = "none"
     weights: str | None = "imagenet"
+    face_margin: float | None = None
     image_size: int = 224
     batch_size: int = 32
     seed: int = 42
@@ -72,6 +75,13 @@ class Experiment:
         _number("momentum", self.momentum, float, 0, 0.9999)
         if self.momentum and self.optimizer != "sgd":
             raise UserError(f"momentum={self.momentum} belongs to optimizer='sgd'; set it to 0 for adam.")
+        if self.face_margin is not None:
+            _number("face_margin", self.face_margin, float, 0, 2)
+            if self.use_augmented_copy:
+                raise UserError(
+                    f"face_margin={self.face_margin} does not go with use_augmented_copy=True: copies are of "
+                    "whole photos; set face_margin to None, or use augment=True instead."
+                )
         _number("epochs", self.epochs, int, 1, 10_000)
         _number("image_size", self.image_size, int, backbone.min_size, 1024)
         _number("batch_size", self.batch_size, int, 1, 4096)

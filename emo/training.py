@@ -20,6 +20,7 @@ from emo.dataset import class_names, training_manifests
 from emo.environment import device_name, git_commit, versions
 from emo.errors import UserError
 from emo.experiments import Experiment
+from emo.faces import find_crops
 from emo.model import build_model, build_optimizer, save_model
 from emo.paths import Paths
 from emo.pipeline import Batches, load_images, one_hot
@@ -62,15 +63,18 @@ def train(experiment: Experiment, paths: Paths) -> Run:
     train_files, val_files = training_manifests(paths, seed=experiment.seed)
     if experiment.use_augmented_copy:
         train_files = with_augmented_copy(train_files, paths)
-    size, batch = experiment.image_size, experiment.batch_size
+    size, batch, count = experiment.image_size, experiment.batch_size, len(train_files)
+    crops = find_crops([*train_files.path, *val_files.path], experiment.face_margin, paths)
     train_set = Batches(
-        load_images(train_files.path, size, "reading training photos"),
+        load_images(train_files.path, size, "reading training photos", crops[:count]),
         one_hot(train_files.label, names),
         batch,
         seed=experiment.seed,
     )
     val_set = Batches(
-        load_images(val_files.path, size, "reading validation photos"), one_hot(val_files.label, names), batch
+        load_images(val_files.path, size, "reading validation photos", crops[count:]),
+        one_hot(val_files.label, names),
+        batch,
     )
 
     model = build_model(experiment, len(names))
