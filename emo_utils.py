@@ -28,6 +28,9 @@ from emo.evaluation import write_submission  # image_path,emotion
 from emo.experiments import EXPERIMENTS  # the seed's eleven
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
+from emo.faces import face_crops  # the crops of those faces, for load_images
+from emo.faces import find_faces  # where the one face of each photo is
+from emo.faces import summarize_faces  # … counted
 from emo.frozen import backbone_features  # what a backbone sees in photos, computed once
 from emo.frozen import clear_features  # empties data/.features
 from emo.model import build_model  # an experiment's network

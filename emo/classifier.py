@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.errors import UserError
+from emo.faces import face_crops, find_faces
 from emo.foreign import find_facts
 from emo.loading import read_model, rebuild
 from emo.paths import IMAGE_SUFFIXES
@@ -86,13 +87,15 @@ class Classifier:
         return probabilities, bad
 
     def _load(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
+        margin = self.metadata.get("experiment", {}).get("face_margin")
+        crops = [None] * len(chunk) if margin is None else face_crops(find_faces(chunk), margin)
         try:
-            return load_images(chunk, self.image_size), []
+            return load_images(chunk, self.image_size, crops=crops), []
         except UserError:  # at least one is unreadable: find out which, and go on with the rest
             pixels, bad = np.zeros((len(chunk), self.image_size, self.image_size, 3), np.uint8), []
-            for index, source in enumerate(chunk):
+            for index, (source, crop) in enumerate(zip(chunk, crops, strict=True)):
                 try:
-                    pixels[index] = read_image(source, self.image_size)
+                    pixels[index] = read_image(source, self.image_size, crop)
                 except UserError:
                     bad.append(index)
             return pixels, bad

@@ -32,6 +32,8 @@ class Experiment:
       photo and, with augment, over `views` augmented copies of it: an epoch takes one of these a photo.
     - precision: a Keras dtype policy to compute in, or "auto", the fastest of this device. Softmax, loss and
       the saved model are float32 in any case.
+    - face_margin: None takes photos whole; a number crops and levels the one face in each, with this share
+      of its side added on each side (0.3: 30%). Photos with no face or several stay whole.
     - image_size in pixels (square); batch_size in photos; seed: everything random comes from it.
 
     Raises UserError naming the field, what is wrong and what is allowed.
@@ -51,6 +53,7 @@ class Experiment:
     epochs: int = 10
     unfreeze: str = "none"
     weights: str | None = "imagenet"
+    face_margin: float | None = None
     image_size: int = 224
     batch_size: int = 32
     precision: str = "auto"
@@ -89,6 +92,13 @@ class Experiment:
                 f"views={self.views} reuses what frozen layers give, but unfreeze='all' freezes none: "
                 "set views=0, or unfreeze to a block."
             )
+        if self.face_margin is not None:
+            _number("face_margin", self.face_margin, float, 0, 2)
+            if self.use_augmented_copy:
+                raise UserError(
+                    f"face_margin={self.face_margin} does not go with use_augmented_copy=True: copies are of "
+                    "whole photos; set face_margin to None, or use augment=True instead."
+                )
         _number("epochs", self.epochs, int, 1, 10_000)
         _number("image_size", self.image_size, int, backbone.min_size, 1024)
         _number("batch_size", self.batch_size, int, 1, 4096)

@@ -24,6 +24,7 @@ from emo.augment import ROTATION, SHIFT, ZOOM, affine_transforms, resample
 from emo.environment import dtype_policy
 from emo.errors import UserError
 from emo.experiments import Experiment
+from emo.faces import find_crops
 from emo.model import build_model, computing_in, split_model
 from emo.paths import Paths
 from emo.pipeline import load_images
@@ -50,14 +51,15 @@ def backbone_features(photos: pd.DataFrame, experiment: Experiment, paths: Paths
         frozen, _ = split_model(build_model(pooled, class_count=2), pooled)
     found = frozen_features(frozen, photos, pooled, paths)
     if found is None:
-        images = load_photos(photos, pooled, "reading photos")
+        images = load_photos(photos, pooled, paths, "reading photos")
         return np.concatenate(list(_outputs(frozen, images)))
     return found[0]
 
 
-def load_photos(photos: pd.DataFrame, experiment: Experiment, title: str) -> np.ndarray:
+def load_photos(photos: pd.DataFrame, experiment: Experiment, paths: Paths, title: str) -> np.ndarray:
     """The photos of a manifest as the experiment's network takes them: (n, size, size, 3) uint8."""
-    return load_images(photos.path, experiment.image_size, title)
+    crops = find_crops(photos.path, experiment.face_margin, paths)
+    return load_images(photos.path, experiment.image_size, title, crops)
 
 
 def frozen_features(
@@ -83,7 +85,7 @@ def frozen_features(
             )
             return None
         if missing:
-            images = load_photos(photos, experiment, "reading photos")
+            images = load_photos(photos, experiment, paths, "reading photos")
         for view in missing:
             draws = _draws(experiment.seed, view, len(photos)) if view else None
             _write(files[view], frozen, images, draws, title=f"frozen layers, view {view}")

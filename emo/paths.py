@@ -87,6 +87,11 @@ class Paths:
         return self.data / ".features"
 
     @property
+    def faces(self) -> Path:
+        """`data/faces.csv`: where `find_faces` saw the face in each photo."""
+        return self.data / "faces.csv"
+
+    @property
     def model(self) -> Path:
         return self.results / "model"
 

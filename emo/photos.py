@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import stat
 import struct
 import threading
 from contextlib import nullcontext
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +46,20 @@ class Photo(NamedTuple):
     mode: str
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A square of a picture, the same for every size of that picture.
+
+    Lengths are shares of the picture's longer side: `x` and `y` lead from the picture's centre, right and
+    down, to the crop's, `side` is the crop's. `angle`: degrees by which it is turned clockwise.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    side: float = 1.0
+    angle: float = 0.0
+
+
 def read_bytes(path: Path) -> bytes:
     """The whole file. Raises Unusable for what cannot be a picture, OSError for what cannot be read."""
     status = path.stat()
@@ -56,13 +72,17 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def decode(data: bytes, size: int) -> Photo:
+def decode(data: bytes, size: int, crop: Crop | None = None) -> Photo:
     """The picture as training sees it, size × size. Raises what `reason` puts into words."""
     with _open(data) as image:
         (width, height), mode = image.size, image.mode
         # a JPEG can be decoded at a fraction of its size: many times faster for large photos
-        image.draft("RGB", (1, 1) if width * height > _max_pixels() else (2 * size, 2 * size))
-        return Photo(square(image, size), width, height, mode)
+        enough = (2 * size, 2 * size)
+        if crop:
+            share = 2 * size / (crop.side * max(width, height))
+            enough = (max(1, round(share * width)), max(1, round(share * height)))
+        image.draft("RGB", (1, 1) if width * height > _max_pixels() else enough)
+        return Photo(square(image, size, crop), width, height, mode)
 
 
 def decode_whole(data: bytes, limit: int) -> Image.Image:
@@ -76,11 +96,33 @@ def decode_whole(data: bytes, limit: int) -> Image.Image:
             return image
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The picture in RGB, stretched to size × size."""
+def square(image: Image.Image, size: int, crop: Crop | None = None) -> Image.Image:
+    """The picture in RGB, stretched to size × size; or its crop, levelled, at that size."""
     width, height = image.size
     with _one_large if width * height > LARGE else nullcontext():
+        if crop:
+            return _cut(to_rgb(image), crop, size)
         return to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
+    """The crop of an RGB picture at size × size, the picture's border repeated outwards."""
+    # averaged first where much larger, then resampled finer than its pixels and averaged: no aliasing
+    image = image.reduce(max(1, int(crop.side * max(image.size) / (2 * size))))
+    (width, height), longer = image.size, max(image.size)
+    x, y, side = width / 2 + crop.x * longer, height / 2 + crop.y * longer, crop.side * longer
+    finer = max(1, math.ceil(side / size))
+    cos, sin = math.cos(math.radians(crop.angle)), math.sin(math.radians(crop.angle))
+    reach = side / 2 * (abs(cos) + abs(sin)) + 2  # from the centre to the turned square's corners
+    left, top = math.floor(x - reach), math.floor(y - reach)
+    columns = np.arange(left, math.ceil(x + reach)).clip(0, width - 1)
+    rows = np.arange(top, math.ceil(y + reach)).clip(0, height - 1)
+    part = Image.fromarray(np.asarray(image)[rows[:, None], columns])
+    cos, sin = cos * side / (finer * size), sin * side / (finer * size)  # of one step in the output
+    half = finer * size / 2
+    to_input = (cos, -sin, x - left - half * (cos - sin), sin, cos, y - top - half * (sin + cos))
+    method, filter = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    return part.transform((finer * size, finer * size), method, to_input, filter).reduce(finer)
 
 
 def reason(error: Exception) -> str:

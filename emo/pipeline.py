@@ -16,21 +16,24 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.errors import UserError
-from emo.photos import decode, read_bytes, reason, square
+from emo.photos import Crop, decode, read_bytes, reason, square
 
 
-def read_image(source: str | Path | Image.Image | np.ndarray, size: int) -> np.ndarray:
-    """One picture as training and prediction see it: (size, size, 3) uint8 RGB, stretched to the square.
+def read_image(
+    source: str | Path | Image.Image | np.ndarray, size: int, crop: Crop | None = None
+) -> np.ndarray:
+    """One picture as training and prediction see it: (size, size, 3) uint8 RGB.
 
-    `source` is a file, a PIL image, or an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) in 0–255.
-    Raises UserError for what cannot be read, naming it.
+    The whole of it is stretched to the square, or its `crop` is cut out. `source` is a file, a PIL image, or
+    an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) in 0–255. Raises UserError for what cannot be read,
+    naming it.
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if isinstance(source, Image.Image):
-        return np.asarray(square(source, size))
+        return np.asarray(square(source, size, crop))
     try:
-        return np.asarray(decode(read_bytes(Path(source)), size).square)
+        return np.asarray(decode(read_bytes(Path(source)), size, crop).square)
     except FileNotFoundError:
         raise UserError(f"There is no photo {source}; check the path.") from None
     except Exception as error:  # Pillow raises some ten kinds for a damaged file
@@ -48,16 +51,20 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(array, 0, 255).astype(np.uint8))
 
 
-def load_images(sources: Sequence, size: int, title: str = "") -> np.ndarray:
+def load_images(
+    sources: Sequence, size: int, title: str = "", crops: Sequence[Crop | None] | None = None
+) -> np.ndarray:
     """Every picture once, on all cores: (n, size, size, 3) uint8, in the order of `sources`.
 
-    Kept in memory, or in a temporary file on disk where it would take more than half of what is free.
-    Raises UserError for the first picture that cannot be read.
+    `crops`: what is cut out of each picture, None where it is taken whole. Kept in memory, or in a temporary
+    file on disk where it would take more than half of what is free. Raises UserError for the first picture
+    that cannot be read.
     """
     shape = (len(sources), size, size, 3)
     images = _empty(shape)
+    crops = [None] * len(sources) if crops is None else crops
     with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock while it decodes
-        decoded = pool.map(lambda source: read_image(source, size), sources)
+        decoded = pool.map(lambda source, crop: read_image(source, size, crop), sources, crops)
         for index, image in enumerate(tqdm(decoded, title, len(sources), disable=not title, unit="photo")):
             images[index] = image
     return images

@@ -135,8 +135,8 @@ def prepare(
         if features:
             return rest, Batches(features, train_labels, size, seed), Batches(val_features, val_labels, size)
 
-    images = load_photos(train_files, experiment, "reading training photos")
-    val_images = load_photos(val_files, experiment, "reading validation photos")
+    images = load_photos(train_files, experiment, paths, "reading training photos")
+    val_images = load_photos(val_files, experiment, paths, "reading validation photos")
     augment = experiment.augment
     return (
         with_augmentation(network) if augment else network,

@@ -78,6 +78,9 @@ def test_there_are_eleven_and_no_third():
         ({"views": -1}, "from 0"),
         ({"views": True}, "whole number"),
         ({"views": 2, "unfreeze": "all"}, "freezes none"),
+        ({"face_margin": -0.1}, "from 0"),
+        ({"face_margin": True}, "a number"),
+        ({"face_margin": 0.3, "use_augmented_copy": True}, "augment=True"),
     ],
 )
 def test_wrong_values_name_the_field_and_what_is_allowed(changes, allowed):
@@ -99,5 +102,5 @@ def test_a_whole_number_is_a_learning_rate_too():
 
 
 def test_json_round_trip():
-    experiment = get_experiment("8", weights=None, image_size=96)
+    experiment = get_experiment("8", weights=None, image_size=96, face_margin=0.3)
     assert Experiment.from_json(experiment.to_json()) == experiment
