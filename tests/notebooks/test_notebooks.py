@@ -60,7 +60,16 @@ def executed(tmp_path_factory):
     write_photos(source / "test_kaggle" / "all", 1, seed=2)
     root = folder / "project"
     notebooks = {
-        PREP: execute(PREP, folder, ROOT=str(root), SOURCE=str(source), COPIES=1),
+        PREP: execute(
+            PREP,
+            folder,
+            ROOT=str(root),
+            SOURCE=str(source),
+            AUDIT="6",
+            AUDIT_CHANGES={"backbone": "vgg16", "weights": None, "image_size": 32},
+            FACES=True,
+            COPIES=1,
+        ),
         TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES),
         TEST: execute(TEST, folder, ROOT=str(root)),
     }
@@ -75,7 +84,10 @@ def test_prep_fetches_shows_and_writes_the_augmented_copy(executed):
     assert "left out: empty file" in text
     assert re.search(r"groups with conflicting labels +1 +1\n", text)
     assert len(list(paths.train_aug.rglob("*.jpg"))) == 29
-    assert pictures(notebooks[PREP]) == 5  # sizes, a grid a class, twins, class balance, augmentation
+    assert "labels are doubtful" in text
+    assert paths.suspects_sheet.exists() and paths.relabel.exists() and paths.faces.exists()
+    assert "Faces: 0 cropped, 37 without a face" in text
+    assert pictures(notebooks[PREP]) == 7  # sizes, classes, twins, balance, suspects, faces, augmentation
     assert paths.split.read_text().count("\n") == 51
 
 
