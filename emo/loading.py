@@ -129,7 +129,7 @@ def _check_heaps(path: Path) -> None:
                 if not index and not size:
                     raise Unusable("is damaged; copy it anew")
                 at += size if not index else 16 + (size + 7) // 8 * 8
-            heap = content.find(HEAP, heap + 1)
+            heap = content.find(HEAP, max(min(at, end), heap + 16))
 
 
 @contextmanager
