@@ -146,9 +146,13 @@ def leaked_photos(paths: Paths) -> list[str]:
     if not paths.train.is_dir():
         return []
     table = load_split(paths)
-    table = table[(table["left_out"] == "") & (table["group"] > 0)]
-    trained = table.loc[table["split"] == "train", "group"]
-    return list(table.loc[(table["split"] != "train") & table["group"].isin(trained), "path"])
+    return list(table.loc[_leaks(table), "path"])
+
+
+def _leaks(table: pd.DataFrame) -> pd.Series:
+    twins = (table["left_out"] == "") & (table["group"] > 0)
+    trained = table.loc[twins & (table["split"] == "train"), "group"]
+    return twins & (table["split"] != "train") & table["group"].isin(trained)
 
 
 def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
@@ -163,7 +167,7 @@ def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     rows = {"files": table["path"].notna()}
     rows |= {f"left out: {why}": reason == why for why in reason[~used].value_counts().index}
     rows |= {f"photos to {split}": used & (table["split"] == split) for split in SPLITS}
-    rows |= {"photos with a twin": twins}
+    rows |= {"photos with a twin": twins, "photos to val or test with a twin to train": _leaks(table)}
     counts = pd.DataFrame({name: mask.groupby(folder).sum() for name, mask in rows.items()}).T
     counts = counts.reindex(columns=[split for split in SPLITS if split in counts])
     counts = counts.rename_axis(columns=None).assign(all=counts.sum(axis=1))

@@ -234,6 +234,7 @@ def test_the_summary_counts_everything_once(photos):
         "photos to val": [14, 0, 14],
         "photos to test": [0, 10, 10],
         "photos with a twin": [20, 1, 21],
+        "photos to val or test with a twin to train": [0, 1, 1],
         "groups of twins": [10, 1, 10],
     }
 
