@@ -84,7 +84,7 @@ def test_prep_fetches_shows_and_writes_the_augmented_copy(executed):
     assert "left out: empty file" in text
     assert re.search(r"groups with conflicting labels +1 +1\n", text)
     assert len(list(paths.train_aug.rglob("*.jpg"))) == 29
-    assert "labels are doubtful" in text
+    assert "37 labels by doubt" in text
     assert paths.suspects_sheet.exists() and paths.relabel.exists() and paths.faces.exists()
     assert "Faces: 0 cropped, 49 without a face" in text
     assert pictures(notebooks[PREP]) == 7  # sizes, classes, twins, balance, suspects, faces, augmentation
