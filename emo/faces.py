@@ -142,7 +142,7 @@ def _find(pictures: Sequence) -> list[Found]:
 def _row(faces: list[Crop], problem: str) -> Found:
     if len(faces) != 1:
         return len(faces), math.nan, math.nan, math.nan, math.nan, problem
-    # rounded, so that a face is the same however many photos were looked at along with its own
+    # further digits depend on which photos were looked at together
     x, y, side = (round(length, 4) for length in (faces[0].x, faces[0].y, faces[0].side))
     return 1, x, y, side, round(faces[0].angle, 1), problem
 

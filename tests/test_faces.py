@@ -154,7 +154,7 @@ def test_any_crop_of_any_picture_is_full(width, height, size, x, y, side, angle)
     cut = read_image(plain, size, Crop(x, y, side, angle))
     assert cut.shape == (size, size, 3)
     assert cut.dtype == np.uint8
-    np.testing.assert_array_equal(cut, read_image(plain[:1, :1], size))
+    np.testing.assert_allclose(cut, read_image(plain[:1, :1], size), atol=1)  # rounded
 
 
 def test_a_crop_takes_the_very_pixels():
