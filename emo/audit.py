@@ -53,7 +53,7 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
         lines = worst[["path", "label", "suggested"]].rename(columns={"label": "given"}).assign(label="")
         write_text(paths.relabel, lines.to_csv(index=False, lineterminator="\n"))
     print(
-        f"{len(suspects):,} labels by doubt: {paths.suspects}; the first {len(worst)}: {paths.suspects_sheet}."
+        f"{len(suspects):,} labels by doubt: {paths.suspects}, the first {len(worst)} as pictures beside it."
     )
     return suspects
 
