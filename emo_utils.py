@@ -25,7 +25,7 @@ from emo.evaluation import log_test  # test figures into the row of the run
 from emo.evaluation import labelled_photos  # which photos to test on
 from emo.evaluation import validation_temperature  # the temperature of the model's own validation photos
 from emo.evaluation import write_submission  # image_path,emotion
-from emo.experiments import EXPERIMENTS  # the seed's eleven
+from emo.experiments import EXPERIMENTS  # the seed's eleven and our recipes
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
 from emo.faces import face_crops  # the crops of those faces, for load_images

@@ -27,15 +27,16 @@ MAX_SIDE = 1024  # pixels of a copy
 SAMPLED = 16  # copies made ahead, to foresee the disk that all take
 
 
-def affine_transforms(draws, height: int, width: int):
+def affine_transforms(draws, height: int, width: int, strength: float = 1.0):
     """Output-to-input transforms, as `keras.ops.image.affine_transform` takes them.
 
     `draws`: (n, 6) uniform numbers in [0, 1): rotation, height shift, width shift, zoom of the height,
     zoom of the width, flip. → (n, 8) float32. The composition is ImageDataGenerator's (Keras 2's
     `apply_transform`): flip · rotation · shift · zoom about the picture's centre, both zooms drawn apart.
+    `strength` scales all but the flip.
     """
     draws = ops.convert_to_tensor(draws, "float32")
-    centred = 2 * draws - 1
+    centred = strength * (2 * draws - 1)
     angle = centred[:, 0] * (ROTATION * np.pi / 180)
     shift_y, shift_x = centred[:, 1] * (SHIFT * height), centred[:, 2] * (SHIFT * width)
     zoom_y, zoom_x = 1 + centred[:, 3] * ZOOM, 1 + centred[:, 4] * ZOOM
@@ -65,7 +66,8 @@ class RandomAffine(keras.layers.Layer):
     the same on one device and on several.
     """
 
-    def __init__(self, **options):
+    def __init__(self, strength: float = 1.0, **options):
+        self.strength = strength
         super().__init__(dtype="float32", **options)  # also where the network computes in half precision
         self.supports_jit = (
             False  # the resampling op has no XLA kernel; one such op would stop the whole step
@@ -75,16 +77,16 @@ class RandomAffine(keras.layers.Layer):
         if not training:
             return ops.cast(images, "float32")
         _, height, width, _ = ops.shape(images)
-        return resample(images, affine_transforms(draws, height, width))
+        return resample(images, affine_transforms(draws, height, width, self.strength))
 
     def compute_output_shape(self, images_shape, draws_shape):
         return images_shape
 
 
-def augment_examples(images: np.ndarray, seed: int = 42) -> np.ndarray:
+def augment_examples(images: np.ndarray, seed: int = 42, strength: float = 1.0) -> np.ndarray:
     """What training sees of (n, h, w, 3) pictures in 0–255: the same shape, augmented once."""
     draws = np.random.default_rng(seed).random((len(images), 6))
-    return np.asarray(resample(images, affine_transforms(draws, *images.shape[1:3])))
+    return np.asarray(resample(images, affine_transforms(draws, *images.shape[1:3], strength)))
 
 
 def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, seed: int = 42) -> int:

@@ -15,25 +15,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of keras.applications without its top.
+    """A network without its top: `application` of `module`, called as those of keras.applications are.
 
     `preprocessing` is what its ImageNet weights expect of an RGB picture in 0–255, by the names of
     keras.applications: "tf" (to −1…1), "caffe" (BGR, minus the ImageNet mean), "torch" (to 0–1, then
-    normalized) or "none" (the network scales by itself). `blocks` are the beginnings of layer names, up
-    to an underscore, from input to output, that `unfreeze` may name.
+    normalized), "none" (the network scales by itself), or "grey" (luminance in −1…1, three times).
+    `blocks` are the beginnings of layer names, up to an underscore, from input to output, that `unfreeze`
+    may name.
     """
 
     module: str
     application: str
-    preprocessing: Literal["tf", "caffe", "torch", "none"]
+    preprocessing: Literal["tf", "caffe", "torch", "none", "grey"]
     min_size: int
     blocks: tuple[str, ...]
+    imagenet: bool = True  # whether ImageNet weights can be fetched
 
 
 BACKBONES: dict[str, Backbone] = {
-    "resnet50": Backbone("resnet", "ResNet50", "caffe", 32, ("conv1", "conv2", "conv3", "conv4", "conv5")),
-    "vgg16": Backbone("vgg16", "VGG16", "caffe", 32, ("block1", "block2", "block3", "block4", "block5")),
-    "xception": Backbone("xception", "Xception", "tf", 71, tuple(f"block{i}" for i in range(1, 15))),
+    "resnet50": Backbone(
+        "keras.applications.resnet",
+        "ResNet50",
+        "caffe",
+        32,
+        ("conv1", "conv2", "conv3", "conv4", "conv5"),
+    ),
+    "vgg16": Backbone(
+        "keras.applications.vgg16",
+        "VGG16",
+        "caffe",
+        32,
+        ("block1", "block2", "block3", "block4", "block5"),
+    ),
+    "xception": Backbone(
+        "keras.applications.xception", "Xception", "tf", 71, tuple(f"block{i}" for i in range(1, 15))
+    ),
+    "emo_mini": Backbone(
+        "emo.mini", "EmoMini", "grey", 48, ("block1", "block2", "block3", "block4"), imagenet=False
+    ),
 }
 
 
@@ -47,13 +66,18 @@ def get_backbone(name: str) -> Backbone:
 def build_backbone(name: str, image_size: int, weights: str | Path | None) -> keras.Model:
     """The network on (image_size, image_size, 3) pictures that are already preprocessed → feature maps.
 
-    `weights` is "imagenet" (fetched by Keras once, then cached in ~/.keras), a file of weights saved
-    from the same network with include_top=False, or None for a random start. Raises UserError where
-    they cannot be had.
+    `weights` is "imagenet" (fetched by Keras once, then cached in ~/.keras), a file (a `.h5` that `train`
+    saved with the same backbone, or weights saved from the same network with include_top=False), or None
+    for a random start. Raises UserError where they cannot be had.
     """
     entry = get_backbone(name)
-    application = getattr(importlib.import_module(f"keras.applications.{entry.module}"), entry.application)
+    application = getattr(importlib.import_module(entry.module), entry.application)
     shape = (image_size, image_size, 3)
+    if weights == "imagenet" and not entry.imagenet:
+        raise UserError(
+            f"weights='imagenet': {name} has none; set weights to a .h5 that was trained with it, or to None "
+            "to train from scratch with unfreeze='all'."
+        )
     if weights == "imagenet":
         try:
             return application(include_top=False, weights="imagenet", input_shape=shape)
@@ -75,13 +99,27 @@ def build_backbone(name: str, image_size: int, weights: str | Path | None) -> ke
                 f"weights={str(weights)!r}: there is no such file; give a path, 'imagenet' or None."
             )
         try:
-            network.load_weights(file)
+            _load_weights(network, file, name)
         except Exception as error:  # h5py, Keras and NumPy each have their own for a file that does not fit
             raise UserError(
                 f"weights={str(weights)!r} does not fit {entry.application}(include_top=False): "
-                f"{str(error).splitlines()[0][:150]}. Give weights saved from the same network."
+                f"{str(error).splitlines()[0][:150]}. Give weights saved from the same network, "
+                f"or a .h5 trained with {name}."
             ) from error
     return network
+
+
+def _load_weights(network: keras.Model, file: Path, name: str) -> None:
+    import h5py
+    import keras
+
+    with h5py.File(file, "r") as content:
+        whole = "model_config" in content.attrs
+    if whole:
+        donor = keras.models.load_model(file, compile=False).get_layer(name)
+        network.set_weights(donor.get_weights())
+    else:
+        network.load_weights(file)
 
 
 def _forget_initial_statistics_sooner(network: keras.Model) -> None:

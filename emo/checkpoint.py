@@ -1,48 +1,53 @@
-"""The best model of a run on disk, written while training goes on."""
+"""What a run keeps on disk while it trains: its best model, and the state to go on from after a kill."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
+import os
+import platform
 import threading
 import time
+import zipfile
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
+import psutil
 import tensorflow as tf
 
+from emo.experiments import Experiment
 from emo.model import float32_copy, save_model
 
 SHARE = 0.03  # of the time that writing may take
+STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
 
-class Checkpoint:
-    """A `.h5` at `path` that a thread of its own keeps up to date, in float32 whatever `model` computes in.
+class Writer:
+    """A thread that writes files in the order in which they were handed over, in `SHARE` of its time.
 
-    `changing` are the weights of `model` that training moves. `saved` is the metadata of what the file
-    holds, None before the first. Of several models that wait to be written, the newest is.
+    Of several writes of one kind that wait, only the newest is done.
     """
 
-    def __init__(self, model: keras.Model, path: Path, changing: Iterable[keras.Variable]):
-        self.path, self.saved = path, None
-        with tf.device("CPU"):
-            self._copy = float32_copy(model)
-        moved = {id(weight) for weight in changing}
-        pairs = zip(model.weights, self._copy.weights, strict=True)
-        self._pairs = [(weight, copy) for weight, copy in pairs if id(weight) in moved]
-        self._newest = deque(maxlen=1)
-        self._thread, self._writes = ThreadPoolExecutor(1), deque[Future]()
+    def __init__(self):
+        self._thread, self._newest, self._writes = ThreadPoolExecutor(1), {}, deque[Future]()
+        self._numbers = itertools.count()
         self._closing, self._not_before = threading.Event(), 0.0
 
-    def save(self, metadata: dict) -> None:
-        """Hands over the weights as they are now. Raises what a write failed with since the last call."""
+    def submit(self, kind: str, write: Callable[[], None]) -> None:
+        """Hands over a write. Raises what one failed with since the last call."""
         self._raise_failure()
-        self._newest.append(([weight.numpy() for weight, _ in self._pairs], metadata))
-        self._writes.append(self._thread.submit(self._write))
+        number = next(self._numbers)
+        self._newest[kind] = number, write
+        self._writes.append(self._thread.submit(self._write, kind, number))
 
     def close(self) -> None:
-        """Waits until the newest model is on disk. Raises what a write failed with."""
+        """Waits until all is on disk. Raises what a write failed with."""
         self._closing.set()
         self._thread.shutdown()
         self._raise_failure()
@@ -51,15 +56,151 @@ class Checkpoint:
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
 
-    def _write(self) -> None:
+    def _write(self, kind: str, number: int) -> None:
         # writes take processor time from training: short epochs, each better than the last, share one
         self._closing.wait(self._not_before - time.monotonic())
-        if not self._newest:
-            return  # an earlier call took it
-        values, metadata = self._newest.popleft()
+        newest, write = self._newest[kind]
+        if newest != number:
+            return  # a newer one waits behind what was handed over in between
         started = time.thread_time()
-        for (_, copy), value in zip(self._pairs, values, strict=True):
-            copy.assign(value)
-        save_model(self._copy, self.path, metadata)
-        self.saved = metadata
+        write()
         self._not_before = time.monotonic() + (time.thread_time() - started) / SHARE
+
+
+class Checkpoint:
+    """A `.h5` at `path` that `writer` keeps up to date, in float32 whatever `model` computes in.
+
+    `changing` are the weights of `model` that training moves. `saved` is the metadata of what the file
+    holds, None before the first.
+    """
+
+    def __init__(self, model: keras.Model, path: Path, changing: Iterable[keras.Variable], writer: Writer):
+        self.path, self.saved, self._writer = path, None, writer
+        with tf.device("CPU"):
+            self._copy = float32_copy(model)
+        moved = {id(weight) for weight in changing}
+        pairs = zip(model.weights, self._copy.weights, strict=True)
+        self._pairs = [(weight, copy) for weight, copy in pairs if id(weight) in moved]
+
+    def save(self, metadata: dict) -> None:
+        """Hands over the weights as they are now. Raises what a write failed with since the last call."""
+        values = [weight.numpy() for weight, _ in self._pairs]
+
+        def write():
+            for (_, copy), value in zip(self._pairs, values, strict=True):
+                copy.assign(value)
+            save_model(self._copy, self.path, metadata)
+            self.saved = metadata
+
+        self._writer.submit("model", write)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: `step` batches of `epoch` (from 0) are done, with these means over them.
+
+    `epochs` is the curve so far, `best` its best validation accuracy, −1 before the first; `key` names the
+    run by what decides it, `process` who writes the state.
+    """
+
+    key: str
+    process: tuple[str, int, float]
+    date: str
+    model_file: str
+    seconds: float
+    epoch: int
+    step: int
+    means: dict[str, float]
+    epochs: list[dict[str, float]]
+    best: float
+
+
+class RunState:
+    """The state of a run in two files of turns beside its `.h5`: one is whole at any moment.
+
+    It holds all that the next step depends on: weights, the optimizer's, seed generators, and where in
+    which epoch training is; shuffling and augmentation follow from the seed and those two numbers.
+    """
+
+    def __init__(self, running: Path, variables: Sequence[keras.Variable], writer: Writer):
+        self.files = _state_files(running)
+        self._variables, self._writer, self._turn = variables, writer, 0
+        self._saved_at = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._saved_at >= STATE_SECONDS
+
+    def save(self, progress: Progress) -> None:
+        """Hands over the state as it is now; models handed over before are on disk before it is."""
+        self._saved_at = time.monotonic()
+        arrays = {f"{number}": variable.numpy() for number, variable in enumerate(self._variables)}
+        arrays["progress"] = np.array(json.dumps(asdict(progress)))
+
+        def write():
+            file = self.files[self._turn % 2]
+            self._turn += 1
+            unfinished = file.with_name(f"{file.name}.new")
+            with unfinished.open("wb") as out:
+                np.savez(out, **arrays)
+                out.flush()
+                os.fsync(out.fileno())  # else a machine that dies may leave the new name on old blocks
+            unfinished.replace(file)
+
+        self._writer.submit("state", write)
+
+    def restore(self, file: Path) -> None:
+        """Sets the variables to those of `file`."""
+        self._turn = 1 - self.files.index(file)  # the other one is older
+        with np.load(file) as state:
+            for number, variable in enumerate(self._variables):
+                variable.assign(state[f"{number}"])
+
+    def remove(self) -> None:
+        for file in self.files:
+            file.unlink(missing_ok=True)
+            file.with_name(f"{file.name}.new").unlink(missing_ok=True)
+
+
+def find_state(folder: Path, key: str) -> tuple[Path, Progress] | None:
+    """The newest whole state of the unfinished run of that key, unless it is being trained at this moment."""
+    found = []
+    for file in folder.glob("*_running.state?.npz"):
+        try:
+            with np.load(file) as state:
+                progress = Progress(**json.loads(str(state["progress"])))
+            whole = zipfile.ZipFile(file).testzip() is None
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            continue  # cut short or of another version: the other generation may be whole
+        if whole and progress.key == key and not _alive(progress.process):
+            found.append((file, progress))
+    return max(found, key=lambda state: (state[1].date, state[1].epoch, state[1].step), default=None)
+
+
+def run_key(experiment: Experiment, class_names: Sequence[str], *manifests, root: Path) -> str:
+    """A name for everything that decides a run: settings, classes, photos (path and label) in their order."""
+    text = hashlib.blake2b(experiment.to_json().encode(), digest_size=16)
+    text.update("\n".join(class_names).encode())
+    for manifest in manifests:
+        for path, label in zip(manifest["path"], manifest["label"], strict=True):
+            text.update(f"{str(path).removeprefix(root.as_posix())}\0{label}\n".encode())
+    return text.hexdigest()
+
+
+def this_process() -> tuple[str, int, float]:
+    """Machine, process number and its start, which no other process shares."""
+    return platform.node(), os.getpid(), psutil.Process().create_time()
+
+
+def _alive(process: Sequence) -> bool:
+    machine, number, start = process
+    if machine != platform.node() or number == os.getpid():
+        return False
+    try:
+        return psutil.Process(number).create_time() == start
+    except psutil.Error:
+        return False
+
+
+def _state_files(running: Path) -> tuple[Path, Path]:
+    return tuple(running.with_name(f"{running.stem}.state{turn}.npz") for turn in (0, 1))

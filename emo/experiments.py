@@ -1,4 +1,4 @@
-"""What a run is made of, and the seed's eleven. Imports no TensorFlow."""
+"""What a run is made of, the seed's eleven, and our recipes. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from emo.backbones import check_unfreeze, get_backbone
 from emo.errors import UserError
 
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
 HEAD_LAYERS = "flatten, avg_pool, dropout RATE, dense UNITS"
@@ -24,8 +25,15 @@ class Experiment:
       or a block name (that block and all after it train).
     - head: the layers between backbone and softmax, e.g. ("avg_pool", "dropout 0.2", "dense 1024");
       dense layers have ReLU; the softmax layer is added with as many units as there are classes.
-    - optimizer: "sgd" or "adam"; learning_rate > 0; momentum in [0, 1), for sgd.
-    - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device.
+    - optimizer: "sgd", "adam" or "adamw"; learning_rate > 0; momentum in [0, 1), for sgd; weight_decay in
+      [0, 1], for adamw (Loshchilov and Hutter 2019).
+    - schedule: "constant", or "cosine": the learning rate rises from 0 over `warmup_epochs`, then falls to 0
+      along half a cosine until the last epoch ends (Loshchilov and Hutter 2017).
+    - label_smoothing in [0, 1): the share of each label that is spread over all classes (Szegedy 2016).
+    - average in [0, 1): validate and save not the last weights but their moving average, which keeps this
+      share of itself at each step, e.g. 0.999; 0 is off.
+    - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device;
+      augment_strength scales zoom, shift and rotation (1: the seed's, 0: flip alone).
     - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
     - relabel: lay `data/relabel.csv`, where there is one, over the labels.
     - views: 0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each
@@ -45,8 +53,14 @@ class Experiment:
     optimizer: str
     learning_rate: float
     momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
     loss: str = "categorical_crossentropy"
+    label_smoothing: float = 0.0
+    average: float = 0.0
     augment: bool = False
+    augment_strength: float = 1.0
     use_augmented_copy: bool = False
     relabel: bool = True
     views: int = 0
@@ -70,13 +84,14 @@ class Experiment:
     def __post_init__(self):
         if isinstance(self.head, list):  # what JSON makes of a tuple
             object.__setattr__(self, "head", tuple(self.head))
-        for field in ("learning_rate", "momentum"):  # Keras's optimizers refuse whole numbers
+        for field in ("learning_rate", "momentum", "weight_decay"):  # Keras's optimizers refuse whole numbers
             if type(getattr(self, field)) is int:
                 object.__setattr__(self, field, float(getattr(self, field)))
         backbone = get_backbone(self.backbone)
         check_unfreeze(self.backbone, self.unfreeze)
         parse_head(self.head)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("loss", self.loss, LOSSES)
         _one_of("augment", self.augment, (True, False))
         _one_of("precision", self.precision, PRECISIONS)
@@ -85,7 +100,18 @@ class Experiment:
         _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
         _number("momentum", self.momentum, float, 0, 0.9999)
         if self.momentum and self.optimizer != "sgd":
-            raise UserError(f"momentum={self.momentum} belongs to optimizer='sgd'; set it to 0 for adam.")
+            raise UserError(
+                f"momentum={self.momentum} belongs to optimizer='sgd'; set it to 0 for {self.optimizer}."
+            )
+        _number("weight_decay", self.weight_decay, float, 0, 1)
+        if self.weight_decay and self.optimizer != "adamw":
+            raise UserError(
+                f"weight_decay={self.weight_decay} belongs to optimizer='adamw'; set it to 0 for "
+                f"{self.optimizer}."
+            )
+        _number("label_smoothing", self.label_smoothing, float, 0, 0.9999)
+        _number("average", self.average, float, 0, 0.9999)
+        _number("augment_strength", self.augment_strength, float, 0, 2)
         _number("views", self.views, int, 0, 1000)
         if self.views and self.unfreeze == "all":
             raise UserError(
@@ -100,6 +126,9 @@ class Experiment:
                     "whole photos; set face_margin to None, or use augment=True instead."
                 )
         _number("epochs", self.epochs, int, 1, 10_000)
+        _number("warmup_epochs", self.warmup_epochs, float, 0, self.epochs)
+        if self.warmup_epochs and self.schedule == "constant":
+            raise UserError(f"warmup_epochs={self.warmup_epochs} belongs to schedule='cosine'; set it to 0.")
         _number("image_size", self.image_size, int, backbone.min_size, 1024)
         _number("batch_size", self.batch_size, int, 1, 4096)
         _number("seed", self.seed, int, 0, 2**31 - 1)
@@ -192,5 +221,44 @@ EXPERIMENTS: dict[str, Experiment] = {
             11, "resnet50", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=40
         ),
         _seed(12, "resnet50", ("avg_pool",), "sgd", 0.01, augment=True, epochs=20, unfreeze="conv5"),
+        # Everything learns, slowly: the ImageNet weights are a start, not the last word on faces. The warm-up
+        # keeps the new head's first guesses from spoiling them.
+        Experiment(
+            "finetune",
+            "xception",
+            ("avg_pool", "dropout 0.3"),
+            "adamw",
+            3e-4,
+            weight_decay=0.01,
+            schedule="cosine",
+            warmup_epochs=0.5,
+            label_smoothing=0.1,
+            average=0.998,
+            augment=True,
+            augment_strength=0.5,
+            epochs=10,
+            unfreeze="all",
+            image_size=128,
+        ),
+        # A small network from a random start, for faces of 48 px and for computers without a GPU.
+        Experiment(
+            "emo_mini",
+            "emo_mini",
+            ("avg_pool", "dropout 0.4"),
+            "adamw",
+            2e-3,
+            weight_decay=0.05,
+            schedule="cosine",
+            warmup_epochs=1,
+            label_smoothing=0.1,
+            average=0.998,
+            augment=True,
+            augment_strength=0.7,
+            epochs=32,
+            unfreeze="all",
+            weights=None,
+            image_size=48,
+            batch_size=64,
+        ),
     )
 }

@@ -35,6 +35,7 @@ FLOAT16_MAX = 65504.0
 # what is in the key in another form (weights, the cut, precision, the views' seed) or changes no feature;
 # a field that is not named here belongs to the key
 _OUTSIDE_KEY = {"name", "weights", "unfreeze", "head", "precision", "seed", "views", "augment"} | {
+    "augment_strength", "weight_decay", "schedule", "warmup_epochs", "label_smoothing", "average",
     "use_augmented_copy", "relabel", "optimizer", "learning_rate", "momentum", "loss", "epochs", "batch_size"
 }  # fmt: skip
 
@@ -88,7 +89,8 @@ def frozen_features(
             images = load_photos(photos, experiment, paths, "reading photos")
         for view in missing:
             draws = _draws(experiment.seed, view, len(photos)) if view else None
-            _write(files[view], frozen, images, draws, title=f"frozen layers, view {view}")
+            title, strength = f"frozen layers, view {view}", experiment.augment_strength
+            _write(files[view], frozen, images, draws, title, strength)
         for file in files:
             os.utime(file)  # the least recently used cache is the first to be removed
     total = sum(file.stat().st_size for file in folder.iterdir())
@@ -130,7 +132,8 @@ def _files(
     }
     files = []
     for view in range(views + 1):
-        augmentation = {"view": view, "seed": experiment.seed, "settings": [ZOOM, SHIFT, ROTATION]}
+        settings = [ZOOM, SHIFT, ROTATION, experiment.augment_strength]
+        augmentation = {"view": view, "seed": experiment.seed, "settings": settings}
         text = json.dumps(key | (augmentation if view else {}), sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
         name = f"{experiment.backbone}_{cut}_{experiment.image_size}px_view{view}_{digest}.npy"
@@ -156,9 +159,14 @@ def _draws(seed: int, view: int, count: int) -> np.ndarray:
 
 
 def _outputs(
-    frozen: keras.Model, images: np.ndarray, draws: np.ndarray | None = None, start: int = 0
+    frozen: keras.Model,
+    images: np.ndarray,
+    draws: np.ndarray | None = None,
+    start: int = 0,
+    strength: float = 1.0,
 ) -> Iterator[np.ndarray]:
-    """float16 batches of what `frozen` makes of the pictures from `start` on, augmented by `draws`."""
+    """float16 batches of what `frozen` makes of the pictures from `start` on, augmented by `draws`, with
+    `strength` as in `affine_transforms`."""
     arrays = (images,) if draws is None else (images, draws)
 
     def batches():
@@ -167,7 +175,7 @@ def _outputs(
 
     def forward(pictures, draws=None):
         if draws is not None:
-            pictures = resample(pictures, affine_transforms(draws, *pictures.shape[1:3]))
+            pictures = resample(pictures, affine_transforms(draws, *pictures.shape[1:3], strength))
         outputs = tf.cast(frozen(pictures, training=False), tf.float32)
         return tf.cast(tf.clip_by_value(outputs, -FLOAT16_MAX, FLOAT16_MAX), tf.float16)  # VGG16's exceed it
 
@@ -182,7 +190,14 @@ def _outputs(
         yield np.concatenate([part.numpy() for part in strategy.experimental_local_results(step(batch))])
 
 
-def _write(file: Path, frozen: keras.Model, images: np.ndarray, draws: np.ndarray | None, title: str) -> None:
+def _write(
+    file: Path,
+    frozen: keras.Model,
+    images: np.ndarray,
+    draws: np.ndarray | None,
+    title: str,
+    strength: float,
+) -> None:
     """Computes a view into `file` (.npy), going on with what an interrupted call left of it."""
     row = 2 * int(np.prod(frozen.output_shape[1:]))
     header = io.BytesIO()
@@ -197,7 +212,7 @@ def _write(file: Path, frozen: keras.Model, images: np.ndarray, draws: np.ndarra
             done = 0
         out.truncate(len(header.getvalue()) + done * row)
         with tqdm(total=len(images), initial=done, desc=title, unit="photo") as bar:
-            for batch in _outputs(frozen, images, draws, done):
+            for batch in _outputs(frozen, images, draws, done, strength):
                 out.write(batch.astype("<f2", copy=False).tobytes())
                 bar.update(len(batch))
     unfinished.replace(file)

@@ -16,14 +16,12 @@ from pathlib import Path
 
 import h5py
 import keras
-import numpy as np
 from keras import layers
 
 from emo.architecture import IDENTITIES, Layer, Network, Unusable, parse
 from emo.errors import UserError
-from emo.model import preprocess, read_metadata
+from emo.model import LUMINANCE, preprocess, read_metadata
 
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV turn RGB to grey
 HEAP = b"GCOL\x01"
 LARGEST_COMPRESSION = 1_000  # of HDF5's gzip filter
 
@@ -93,7 +91,7 @@ def rebuild(saved: SavedModel, image_size: int | None = None, preprocessing: str
         if channels == 1:
             grey = layers.Conv2D(1, 1, use_bias=False, trainable=False, name="grey")
             x = grey(x)
-            grey.set_weights([np.reshape(GREY, (1, 1, 3, 1))])
+            grey.set_weights([LUMINANCE.reshape(1, 1, 3, 1)])
         x = preprocess(x, preprocessing)
         with h5py.File(saved.path, "r") as file:
             outputs = _connect(network, x, _weights(file, network))

@@ -19,11 +19,13 @@ from emo.experiments import Experiment, parse_head
 
 METADATA_ATTRIBUTE = "emo_classificator"
 PREPROCESSING_LAYER = "preprocessing"
+LUMINANCE = np.array([[0.299], [0.587], [0.114]])  # ITU-R BT.601, as Pillow and OpenCV turn RGB to grey
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 # keras.applications.imagenet_utils' modes: (scale, offset) of RGB in 0–255, or (matrix, bias)
 RESCALING = {"tf": (1 / 127.5, -1.0), "rescale": (1 / 255, 0.0)}
 CONVOLUTION = {
     "caffe": (np.eye(3)[::-1], -np.array([103.939, 116.779, 123.68])),
+    "grey": (np.tile(LUMINANCE / 127.5, 3), -np.ones(3)),
     "torch": (np.diag(1 / 255 / _IMAGENET_STD), -np.array([0.485, 0.456, 0.406]) / _IMAGENET_STD),
 }
 PREPROCESSING = ("none", *RESCALING, *CONVOLUTION)  # the modes of `preprocess`
@@ -94,7 +96,7 @@ def computing_in(policy: str) -> Iterator[None]:
 def preprocess(images, mode: str):
     """`keras.applications`' `preprocess_input` as layers that a saved `.h5` can load again.
 
-    `mode` is one of its names, "rescale" (to 0–1) or "none".
+    `mode` is one of its names, "rescale" (to 0–1), "grey" (luminance in −1…1, three times) or "none".
     """
     if mode == "none":
         return images
@@ -118,11 +120,35 @@ def _head_layer(kind: str, value: float | None) -> keras.Layer:
     return layers.Dense(value, activation="relu")
 
 
-def build_optimizer(experiment: Experiment) -> keras.optimizers.Optimizer:
-    """The optimizer that the experiment names, with its numbers."""
-    if experiment.optimizer == "sgd":
-        return keras.optimizers.SGD(experiment.learning_rate, momentum=experiment.momentum)
-    return keras.optimizers.Adam(experiment.learning_rate)
+def build_optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer that the experiment names, with its numbers and its learning rate's schedule."""
+    e, rate = experiment, experiment.learning_rate
+    if e.schedule == "cosine":
+        warmup = round(e.warmup_epochs * steps_per_epoch)
+        steps = max(1, e.epochs * steps_per_epoch - warmup)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate, steps, warmup_target=rate if warmup else None, warmup_steps=warmup
+        )
+    average = {"use_ema": True, "ema_momentum": e.average} if e.average else {}
+    if e.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=e.momentum, **average)
+    elif e.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate, **average)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=e.weight_decay, **average)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])  # they multiply no input
+    # each fit() would end with the average in the weights' place, also one that another is to go on from
+    optimizer.finalize_variable_values = lambda variables: None
+    return optimizer
+
+
+def build_loss(experiment: Experiment) -> keras.losses.Loss:
+    """The loss that the experiment names, on probabilities and one-hot labels."""
+    kinds = {
+        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+        "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
+    }
+    return kinds[experiment.loss](label_smoothing=experiment.label_smoothing)
 
 
 def save_model(model: keras.Model, path: Path, metadata: dict) -> None:

@@ -95,6 +95,7 @@ class Batches(keras.utils.PyDataset):
     """(pictures, one-hot labels) in batches; with a seed, in another order each epoch, the same every run.
 
     `views` are arrays of the same photos, (n, …) each: an epoch takes each photo from one of them.
+    An epoch begins with batch `start`, 0 unless its first ones are done already.
     With `augment` a batch is ((pictures, draws), labels), draws (n, 6) being `RandomAffine`'s.
     """
 
@@ -108,7 +109,7 @@ class Batches(keras.utils.PyDataset):
     ):
         super().__init__()
         self.views, self.labels, self.batch_size = views, labels, batch_size
-        self.seed, self.augment = seed, augment
+        self.seed, self.augment, self.start = seed, augment, 0
         self.shuffle(epoch=0)
 
     def shuffle(self, epoch: int) -> None:
@@ -125,9 +126,10 @@ class Batches(keras.utils.PyDataset):
     def __len__(self):
         count = len(self.labels) / self.batch_size
         # training drops the last short batch: BatchNormalization dislikes batches of one
-        return math.ceil(count) if self.seed is None or count < 1 else int(count)
+        return (math.ceil(count) if self.seed is None or count < 1 else int(count)) - self.start
 
     def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        first = (self.start + index) * self.batch_size
+        chosen = self.order[first : first + self.batch_size]
         pictures = np.stack([self.views[self.view[photo]][photo] for photo in chosen])
         return (pictures, self.draws[chosen]) if self.augment else pictures, self.labels[chosen]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -17,13 +17,20 @@ from tqdm.keras import TqdmCallback
 from emo import plots, runlog
 from emo.augment import RandomAffine, augmented_copies
 from emo.backbones import get_backbone
-from emo.checkpoint import Checkpoint
+from emo.checkpoint import Checkpoint, Progress, RunState, Writer, find_state, run_key, this_process
 from emo.dataset import class_names
 from emo.environment import device_name, dtype_policy, git_commit, versions
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.frozen import frozen_features, load_photos
-from emo.model import build_model, build_optimizer, computing_in, split_model
+from emo.model import (
+    build_loss,
+    build_model,
+    build_optimizer,
+    computing_in,
+    read_metadata,
+    split_model,
+)
 from emo.paths import Paths
 from emo.pipeline import Batches, one_hot
 from emo.split import training_manifests
@@ -56,7 +63,8 @@ def train(experiment: Experiment, paths: Paths) -> Run:
 
     The model of the best epoch by validation accuracy goes to `model/` with its learning curve, the run
     to the table. Ctrl-C or a NaN loss after the first epoch end the run early and keep both; so does an
-    exception, which is raised again. Raises UserError for what the user can mend.
+    exception, which is raised again. A run that was killed goes on where it was, when the same experiment is
+    trained on the same photos again. Raises UserError for what the user can mend.
     """
     started = time.monotonic()
     if tf.config.list_physical_devices("GPU"):
@@ -74,8 +82,11 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         if strategy.num_replicas_in_sync > 1:
             normalize_over_all_devices(network.get_layer(experiment.backbone))
         trainer, train_set, val_set = prepare(network, experiment, train_files, val_files, names, paths)
-        trainer.compile(build_optimizer(experiment), loss=experiment.loss, metrics=["accuracy"])
-    recorder = Recorder(network, experiment, names, paths, changing=trainer.weights)
+        optimizer = build_optimizer(experiment, len(train_set))
+        trainer.compile(optimizer, loss=build_loss(experiment), metrics=["accuracy"])
+        trainer.optimizer.build(trainer.trainable_variables)
+    key = run_key(experiment, names, train_files, val_files, root=paths.data)
+    recorder = Recorder(network, trainer, experiment, names, paths, key, started)
     recorder.comment = corrections(train_files, val_files)
     state, failure = fit(trainer, train_set, val_set, experiment, recorder)
 
@@ -85,7 +96,7 @@ def train(experiment: Experiment, paths: Paths) -> Run:
             f"The loss became NaN in the first epoch: learning_rate={experiment.learning_rate} is too high "
             f"for {experiment.optimizer}; try a tenth of it."
         )
-    run = recorder.finish(state, time.monotonic() - started)
+    run = recorder.finish(state)
     if failure and not isinstance(failure, KeyboardInterrupt):
         raise failure
     return run
@@ -139,16 +150,16 @@ def prepare(
     val_images = load_photos(val_files, experiment, paths, "reading validation photos")
     augment = experiment.augment
     return (
-        with_augmentation(network) if augment else network,
+        with_augmentation(network, experiment.augment_strength) if augment else network,
         Batches([images], train_labels, size, seed, augment),
         Batches([val_images], val_labels, size, augment=augment),
     )
 
 
-def with_augmentation(network: keras.Model) -> keras.Model:
-    """The network behind `RandomAffine`: it takes (pictures, draws)."""
+def with_augmentation(network: keras.Model, strength: float) -> keras.Model:
+    """The network behind `RandomAffine(strength)`: it takes (pictures, draws)."""
     pictures, draws = keras.Input(network.input_shape[1:]), keras.Input((6,))
-    return keras.Model([pictures, draws], network(RandomAffine()(pictures, draws)))
+    return keras.Model([pictures, draws], network(RandomAffine(strength)(pictures, draws)))
 
 
 def fit(
@@ -160,24 +171,32 @@ def fit(
 ) -> tuple[str, BaseException | None]:
     """Trains; gives the run's state in words and the exception that ended it early, if one did."""
     done = recorder.epochs
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train_set.shuffle(epoch)),
+        recorder,
+        *([AverageInValidation()] if experiment.average else []),
+        keras.callbacks.TerminateOnNaN(),
+        TqdmCallback(verbose=1, leave=True),
+    ]
+    begin, step = recorder.resumed_at
+    # the rest of an epoch that was cut short is one of its own to Keras
+    spans = [(begin, begin + 1, step), (begin + 1, experiment.epochs, 0)] if step else []
     try:
         try:
-            trainer.fit(
-                train_set,
-                validation_data=val_set,
-                epochs=experiment.epochs,
-                verbose=0,
-                callbacks=[
-                    keras.callbacks.LambdaCallback(
-                        on_epoch_begin=lambda epoch, logs: train_set.shuffle(epoch)
-                    ),
-                    recorder,
-                    keras.callbacks.TerminateOnNaN(),
-                    TqdmCallback(verbose=1, leave=True),
-                ],
-            )
+            for first, last, train_set.start in spans or [(begin, experiment.epochs, 0)]:
+                if first < last and not trainer.stop_training:
+                    train_set.shuffle(first)
+                    trainer.fit(
+                        train_set,
+                        validation_data=val_set,
+                        initial_epoch=first,
+                        epochs=last,
+                        shuffle=False,  # Keras would take the batches in an order of its own
+                        verbose=0,
+                        callbacks=callbacks,
+                    )
         finally:
-            recorder.checkpoint.close()
+            recorder.writer.close()
     except KeyboardInterrupt as error:
         return f"stopped by the user after epoch {len(done)}", error
     except Exception as error:
@@ -199,24 +218,51 @@ def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame
     return pd.concat([train_files, copies.assign(given=copies["label"])], ignore_index=True)
 
 
+class AverageInValidation(keras.callbacks.SwapEMAWeights):
+    """Puts the weights' average in their place from validation until the recorder before it has kept it."""
+
+    def on_test_end(self, logs=None):
+        pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_test_end(logs)
+
+
 class Recorder(keras.callbacks.Callback):
-    """Keeps the best model and the curve on disk as epochs end, then names them and logs the run."""
+    """Keeps the best model, the curve and the run's state on disk, then names them and logs the run.
+
+    `trainer` is what is fitted, it shares `network`'s layers. Where there is a state of an unfinished run of
+    that `key`, it is restored, and `resumed_at` is its (epoch, step). `started` is on `time.monotonic`.
+    """
 
     def __init__(
         self,
         network: keras.Model,
+        trainer: keras.Model,
         experiment: Experiment,
         names: tuple[str, ...],
         paths: Paths,
-        changing: Iterable[keras.Variable],
+        key: str,
+        started: float,
     ):
         super().__init__()
         self.network, self.experiment, self.paths = network, experiment, paths
+        self.key, self.started, self.comment = key, started, ""
         self.epochs: list[dict[str, float]] = []
-        self.best, self.comment = -1.0, ""
-        self.date, self.running = _reserve(experiment, paths)
+        self.best, self.resumed_at, self.before, self.means = -1.0, (0, 0), 0, {}
+        found = find_state(paths.model, key)
+        if found:
+            progress = found[1]
+            self.date, self.running = datetime.fromisoformat(progress.date), paths.model / progress.model_file
+        else:
+            self.date, self.running = _reserve(experiment, paths)
         self.curve = plots.LiveCurve(f"{experiment.name}: {experiment.backbone}")
-        self.checkpoint = Checkpoint(network, self.running, changing)
+        self.writer = Writer()
+        self.checkpoint = Checkpoint(network, self.running, trainer.weights, self.writer)
+        variables = [*trainer.variables, *trainer.optimizer.variables]
+        self.state = RunState(self.running, variables, self.writer)
+        if found:
+            self._resume(*found)
         # what a `.h5` must tell to be used and judged without our table
         self.story = {
             "class_names": names,
@@ -230,7 +276,54 @@ class Recorder(keras.callbacks.Callback):
             "commit": git_commit(),
         }
 
+    def _resume(self, file: Path, progress: Progress) -> None:
+        self.state.restore(file)
+        self.epochs, self.before, self.means = progress.epochs, progress.step, progress.means
+        self.resumed_at, self.started = (progress.epoch, progress.step), self.started - progress.seconds
+        if progress.best >= 0 and self.running.is_file() and h5py.is_hdf5(self.running):
+            self.best, self.checkpoint.saved = progress.best, read_metadata(self.running)
+        print(
+            f"Going on with the run of {self.date:%Y-%m-%d %H:%M} in epoch {progress.epoch + 1} of "
+            f"{self.experiment.epochs} (to begin anew, delete {self.running.stem}.* in {self.paths.model})."
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        if epoch != self.resumed_at[0]:
+            self.before, self.means = 0, {}
+        if self.before == 0 and self.state.due:  # at an epoch's end the weights may be their average
+            self._save_state(0, {})
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.state.due and batch + 1 < self.params["steps"]:
+            self._save_state(self.before + batch + 1, self._means(logs, batch + 1))
+
+    def _means(self, logs: dict[str, float], steps: int) -> dict[str, float]:
+        """Over this epoch's batches before it was cut short and the `steps` after, of which `logs` are."""
+        done, before = self.before, self.means
+        return {
+            name: (done * before.get(name, 0.0) + steps * float(logs[name])) / (done + steps)
+            for name in ("loss", "accuracy")
+        }
+
+    def _save_state(self, step: int, means: dict[str, float]) -> None:
+        self.state.save(
+            Progress(
+                key=self.key,
+                process=this_process(),
+                date=self.date.isoformat(),
+                model_file=self.running.name,
+                seconds=time.monotonic() - self.started,
+                epoch=self.epoch,
+                step=step,
+                means=means,
+                epochs=self.epochs,
+                best=self.best,
+            )
+        )
+
     def on_epoch_end(self, epoch, logs=None):
+        logs = logs | self._means(logs, self.params["steps"])
         if not np.isfinite([logs["loss"], logs["val_loss"]]).all():
             return  # a broken epoch has no place in the curve, nor its weights in a file
         accuracy = float(logs["val_accuracy"])
@@ -245,17 +338,20 @@ class Recorder(keras.callbacks.Callback):
         return pd.DataFrame(self.epochs).set_index("epoch")
 
     def discard(self) -> None:
+        self.state.remove()
         for file in (self.running, self.running.with_suffix(".png")):
             file.unlink(missing_ok=True)
 
-    def finish(self, state: str, seconds: float) -> Run:
+    def finish(self, state: str) -> Run:
         """Names the files and logs the run by what the file holds: a write may have been cut short."""
+        seconds = time.monotonic() - self.started
         accuracy, best_epoch = (self.checkpoint.saved[key] for key in ("val_accuracy", "best_epoch"))
         stem = self.running.stem.removesuffix("_running") + f"_acc{100 * accuracy:.0f}"
         model_path = self.running.rename(self.paths.model / f"{stem}.h5")
         curve_path = self.paths.model / f"{stem}.png"
         plots.save_curve(self.history, self.curve.title, curve_path)
         self.running.with_suffix(".png").unlink(missing_ok=True)
+        self.state.remove()
         row = self._row(state, seconds, accuracy, model_path, curve_path)
         number = runlog.log_run(row, self.paths)
         return Run(number, self.history, accuracy, best_epoch, model_path, curve_path, seconds, state)
@@ -263,13 +359,18 @@ class Recorder(keras.callbacks.Callback):
     def _row(self, state: str, seconds: float, accuracy: float, model_path: Path, curve_path: Path) -> dict:
         e = self.experiment
         head = [f"unfrozen: {e.unfreeze}"] if e.unfreeze != "none" else []
+        numbers = {
+            name: getattr(e, name) for name in ("learning_rate", "momentum", "weight_decay", "average")
+        }
+        optimizer = [f"{name}={value:g}" for name, value in numbers.items() if value]
+        if e.schedule != "constant":
+            optimizer.append(e.schedule + (f" after {e.warmup_epochs:g} warm-up" if e.warmup_epochs else ""))
         return {
             "date": self.date.strftime("%d.%m.%y"),
             "base_model": e.backbone,
             "extra_layers": ", ".join([*head, *e.head, "softmax"]),
-            "optimizer": f"{e.optimizer}(learning_rate={e.learning_rate:g}"
-            + (f", momentum={e.momentum:g})" if e.momentum else ")"),
-            "loss": e.loss,
+            "optimizer": f"{e.optimizer}({', '.join(optimizer)})",
+            "loss": e.loss + (f"(label_smoothing={e.label_smoothing:g})" if e.label_smoothing else ""),
             "augmentation": e.augment or e.use_augmented_copy,
             "epochs": e.epochs,
             "val_accuracy": round(100 * accuracy, 1),

@@ -49,7 +49,10 @@ def finished(tmp_path_factory):
 
 def new_recorder(paths):
     network = build_model(TINY, 3)
-    return training.Recorder(network, TINY, ("a", "b", "c"), paths, changing=network.weights)
+    network.compile("sgd", "categorical_crossentropy")
+    recorder = training.Recorder(network, network, TINY, ("a", "b", "c"), paths, "key", time.monotonic())
+    recorder.set_params({"steps": 1})
+    return recorder
 
 
 def disk_full(*_arguments):
@@ -141,8 +144,8 @@ def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dat
     monkeypatch.setattr(checkpoint, "save_model", disk_full)
     recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
     with pytest.raises(OSError, match="No space"):
-        recorder.checkpoint.close()
-    run = recorder.finish("failed", 1.0)
+        recorder.writer.close()
+    run = recorder.finish("failed")
     assert (run.val_accuracy, run.best_epoch) == (0.4, 1)
     assert run.model_path.stem.endswith("_acc40")
     assert read_metadata(run.model_path)["val_accuracy"] == 0.4
@@ -174,8 +177,8 @@ def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
         for weight in recorder.network.trainable_weights:
             weight.assign(np.full(weight.shape, epoch))
         recorder.on_epoch_end(epoch, logs | {"val_accuracy": epoch / 10})
-    recorder.checkpoint.close()
-    run = recorder.finish("finished", 1.0)
+    recorder.writer.close()
+    run = recorder.finish("finished")
     assert run.best_epoch == 8
     saved = keras.models.load_model(run.model_path, compile=False)
     assert {float(value) for weight in saved.trainable_weights for value in np.unique(weight)} == {7.0}
@@ -184,7 +187,7 @@ def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
 def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
     recorder = new_recorder(dataset)
     recorder.on_epoch_end(0, {"loss": 1.0, "val_loss": float("nan"), "accuracy": 1, "val_accuracy": 1.0})
-    recorder.checkpoint.close()
+    recorder.writer.close()
     assert recorder.checkpoint.saved is None
     assert recorder.running.stat().st_size == 0
 
@@ -263,11 +266,12 @@ def test_what_was_saved_predicts_as_the_half_precision_network_within_a_hundredt
         network = build_model(TINY, 3)
     assert network.get_layer("vgg16").layers[1].compute_dtype == "float16"
     assert network.layers[-1].compute_dtype == "float32"
-    saver = checkpoint.Checkpoint(network, dataset.model / "model.h5", network.weights)
+    writer = checkpoint.Writer()
+    saver = checkpoint.Checkpoint(network, dataset.model / "model.h5", network.weights, writer)
     for weight in network.trainable_weights:
         weight.assign(1.5 * weight)
     saver.save({})
-    saver.close()
+    writer.close()
     pictures = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
     saved = keras.models.load_model(saver.path, compile=False)
     np.testing.assert_allclose(saved(pictures), network(pictures), atol=1e-2)

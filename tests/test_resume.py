@@ -1,0 +1,134 @@
+"""A run that is killed goes on as if nothing had happened."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emo import checkpoint
+from emo.checkpoint import find_state, run_key
+from emo.classifier import load_classifier
+from emo.experiments import Experiment
+from emo.runlog import read_table
+from emo.split import training_manifests
+from emo.training import train
+
+PROJECT = Path(__file__).resolve().parent.parent
+# whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization
+RUN = Experiment(
+    "tiny", "emo_mini", ("avg_pool", "dropout 0.5", "dense 8"), "adamw", 1e-3, weight_decay=0.01,
+    schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, average=0.9, augment=True, epochs=4,
+    unfreeze="all", weights=None, image_size=48, batch_size=2, precision="float32",
+)  # fmt: skip
+CHILD = """
+import sys
+from emo import checkpoint
+from emo.experiments import Experiment
+from emo.paths import get_paths
+from emo.training import train
+checkpoint.STATE_SECONDS, checkpoint.SHARE = 0.0, 1e9  # a state after every batch
+train(Experiment.from_json(sys.argv[1]), get_paths(sys.argv[2]))
+"""
+
+
+def start(paths):
+    with (paths.root / "child.log").open("w") as log:
+        command = [sys.executable, "-c", CHILD, RUN.to_json(), str(paths.root)]
+        return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)
+
+
+def kill_after(process, paths, wanted):
+    """SIGKILL once a state at `wanted`, (epoch, step), is on disk."""
+    deadline = time.monotonic() + 240
+    while place(paths) < wanted:
+        assert process.poll() is None, (paths.root / "child.log").read_text()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+
+
+def place(paths):
+    """(epoch, step) of the newest state on disk, (-1, 0) without one."""
+    train_files, val_files = training_manifests(paths)
+    key = run_key(RUN, ("anger", "happy", "sad"), train_files, val_files, root=paths.data)
+    alive, checkpoint._alive = checkpoint._alive, lambda process: False
+    try:
+        found = find_state(paths.model, key)
+    finally:
+        checkpoint._alive = alive
+    return (found[1].epoch, found[1].step) if found else (-1, 0)
+
+
+def test_a_run_killed_three_times_ends_as_an_unbroken_one(dataset, tmp_path_factory, capsys):
+    other = dataclasses.replace(dataset, results=tmp_path_factory.mktemp("unbroken"))
+    other.model.mkdir()
+    unbroken = train(RUN, other)
+    for wanted in ((0, 2), (1, 3), (2, 1)):
+        kill_after(start(dataset), dataset, wanted)
+    killed_at = place(dataset)
+    assert (2, 1) <= killed_at < (4, 0)
+
+    run = train(RUN, dataset)
+    assert f"in epoch {killed_at[0] + 1} of 4" in capsys.readouterr().out
+    np.testing.assert_allclose(run.history, unbroken.history, rtol=0, atol=1e-4)
+    assert (run.val_accuracy, run.best_epoch) == (unbroken.val_accuracy, unbroken.best_epoch)
+    photos = list(training_manifests(dataset)[1].path)
+    answers = [load_classifier(each.model_path).predict(photos).iloc[:, 2:] for each in (run, unbroken)]
+    np.testing.assert_allclose(*answers, rtol=0, atol=1e-4)
+    table = read_table(dataset)
+    assert list(table.number).count(13) == 1 and table.number.max() == 13  # one row
+    assert sorted(file.suffix for file in dataset.model.iterdir()) == [".h5", ".png"]  # no state is left
+
+
+@pytest.fixture
+def killed(dataset, monkeypatch):
+    """A project whose run died in its third epoch, both states on disk."""
+    monkeypatch.setattr(checkpoint, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    kill_after(start(dataset), dataset, (2, 0))
+    return dataset
+
+
+def test_a_state_cut_short_gives_way_to_the_one_before(killed, capsys):
+    newest = max(killed.model.glob("*.npz"), key=lambda file: file.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert place(killed) >= (1, 0)
+    assert train(RUN, killed).state == "finished"
+    assert "Going on with the run" in capsys.readouterr().out
+
+
+def test_another_experiment_leaves_the_unfinished_run_alone(killed, capsys):
+    before = sorted(killed.model.glob("*_running*"))
+    run = train(dataclasses.replace(RUN, seed=7, epochs=1), killed)
+    assert len(run.history) == 1
+    assert sorted(killed.model.glob("*_running*")) == before
+    assert "Going on" not in capsys.readouterr().out
+
+
+def test_a_run_that_is_training_elsewhere_is_not_taken_over(dataset):
+    process = start(dataset)
+    try:
+        while place(dataset) < (0, 1):
+            assert process.poll() is None
+            time.sleep(0.01)
+        train_files, val_files = training_manifests(dataset)
+        key = run_key(RUN, ("anger", "happy", "sad"), train_files, val_files, root=dataset.data)
+        assert find_state(dataset.model, key) is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_writes_happen_in_order_and_only_the_newest_of_a_kind(monkeypatch):
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    writer, done = checkpoint.Writer(), []
+    writer._thread.submit(time.sleep, 0.2)  # all that follows waits together
+    for kind, name in (("state", "s1"), ("model", "m1"), ("model", "m2"), ("state", "s2")):
+        writer.submit(kind, lambda name=name: done.append(name))
+    writer.close()
+    assert done == ["m2", "s2"]  # a state never comes before a model that was handed over before it
