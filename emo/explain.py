@@ -35,7 +35,8 @@ def grad_cam(
     """How much each place of the (upright) picture speaks for an emotion: (h, w) float32 in 0–1.
 
     The last feature map's channels, weighed by the mean gradient of the emotion's logit, summed, and divided
-    by their largest value; what speaks against it is 0, as is what the model does not see. `emotion` is the
+    by their largest value; what speaks against it is 0, as is what the model does not see. Where no place
+    speaks for it, those that speak for it more than for the mean of all emotions. `emotion` is the
     predicted one unless given. `image` is what `read_image` takes; the model sees of it what `predict` shows
     it, or `face` (`Classifier.crops`). A committee's map is the mean of its members', that of a model that
     averages over mirror images the mean over both. Raises UserError for an emotion that the classifier does
@@ -69,21 +70,26 @@ def feature_cam(classifier: Classifier, pixels: np.ndarray, number: int) -> np.n
     """
     network = parse(json.loads(classifier.model.to_json()))
     made: dict[Layer, tf.Tensor] = {}
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         images = tf.constant(pixels[None], tf.float32)
         tape.watch(images)  # and so all that is made of them
         _run(network, classifier.model, images, network.last, made)
-        logit = made[network.last][0, number]
+        logits = made[network.last][0]
+        scores = logits[number], logits[number] - tf.reduce_mean(logits)
     features = _last_feature_map(made)
     if features is None:
         raise UserError(
             f"{classifier.name} has no feature map that tells places apart, so Grad-CAM cannot show where it "
             "looks; choose a convolutional network, or one of larger pictures."
         )
-    gradient = tf.cast(tape.gradient(logit, features), tf.float32)
-    weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-    evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=3))[0].numpy()
-    return evidence / (evidence.max() or 1)
+    # a softmax answers by differences of logits: what wins may have a negative one
+    for score in scores:
+        gradient = tf.cast(tape.gradient(score, features), tf.float32)
+        weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
+        evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=3))[0].numpy()
+        if evidence.any():
+            return evidence / evidence.max()
+    return evidence
 
 
 def _run(network: Network, model: keras.Model, x, last: Layer, made: dict[Layer, tf.Tensor]) -> tf.Tensor:

@@ -222,7 +222,7 @@ def _detector_name() -> str:
     try:
         return f"mtcnn {version('mtcnn')}, recipe {RECIPE}"
     except PackageNotFoundError:
-        raise UserError("face_margin needs the package mtcnn; run `pip install mtcnn`.") from None
+        raise UserError("Faces are found by the package mtcnn; run `pip install mtcnn`.") from None
 
 
 def _key(photo: str | Path, number: int) -> str | int:

@@ -37,27 +37,33 @@ def read_image(
         return np.asarray(decode(read_bytes(Path(source)), size, crop).square)
 
 
-def whole_image(source: str | Path | Image.Image | np.ndarray, limit: int = 2**16) -> Image.Image:
-    """One picture as a person sees it: RGB, upright, no side over `limit` pixels; else as `read_image`."""
+def whole_image(
+    source: str | Path | bytes | Image.Image | np.ndarray, limit: int = 2**16, name: str = ""
+) -> Image.Image:
+    """One picture as a person sees it: RGB, upright, no side over `limit` pixels.
+
+    `source` is what `read_image` takes, or the content of a file. Raises UserError for what cannot be read,
+    calling it `name`.
+    """
     if isinstance(source, np.ndarray):
         source = _from_array(source)
-    with _named(source):
+    with _named(name or source):
         if isinstance(source, Image.Image):
             picture = to_rgb(source)
             picture.thumbnail((limit, limit))
             return picture
-        return decode_whole(read_bytes(Path(source)), limit)
+        return decode_whole(source if isinstance(source, bytes) else read_bytes(Path(source)), limit)
 
 
 @contextmanager
-def _named(source: str | Path | Image.Image) -> Iterator[None]:
+def _named(source: str | Path | bytes | Image.Image) -> Iterator[None]:
     """Tells in one sentence why a picture cannot be read."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"There is no photo {source}; check the path.") from None
     except Exception as error:  # Pillow raises some ten kinds for a damaged file
-        name = "This picture" if isinstance(source, Image.Image) else source
+        name = source if isinstance(source, (str, Path)) else "What was given"
         raise UserError(
             f"{name} is not a picture that can be read ({reason(error)}); replace or remove it."
         ) from error
