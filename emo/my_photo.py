@@ -105,10 +105,10 @@ def face_corners(face: Crop, size: tuple[int, int]) -> np.ndarray:
 
 def _download(url: str) -> bytes:
     """The content of a web address, at most MAX_DOWNLOAD bytes of it. Raises UserError."""
-    # some sites, Wikimedia's for one, refuse Python's own name
-    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (emo_classificator)"})
     content, end = bytearray(), time.monotonic() + DEADLINE
     try:
+        # some sites, Wikimedia's for one, refuse Python's own name
+        request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (emo_classificator)"})
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             if response.headers.get_content_type() == "text/html":
                 raise UserError(
@@ -127,7 +127,7 @@ def _download(url: str) -> bytes:
     except urllib.error.HTTPError as error:
         raise UserError(f"{url} cannot be fetched (HTTP {error.code}); check the address.") from None
     except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error or type(error).__name__
+        reason = " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
         raise UserError(
             f"{url} cannot be fetched ({reason}); check the address and the connection."
         ) from None

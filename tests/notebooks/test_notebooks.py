@@ -71,7 +71,7 @@ def executed(tmp_path_factory):
             COPIES=1,
         ),
         TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES),
-        TEST: execute(TEST, folder, ROOT=str(root)),
+        TEST: execute(TEST, folder, ROOT=str(root), PHOTO=str(source / "test/happy/happy_000.jpg")),
     }
     return notebooks, get_paths(root)
 
@@ -108,7 +108,9 @@ def test_test_reports_shows_and_answers(executed):
     notebooks, paths = executed
     text = printed(notebooks[TEST])
     assert "On test photos: accuracy" in text
-    assert pictures(notebooks[TEST]) == 4  # confusion, reliability, coverage, mistakes
+    assert pictures(notebooks[TEST]) == 5  # confusion, reliability, coverage, mistakes, my photo
+    assert "No face was found: this is what the classifier says of the whole photo." in text
+    assert "(0, 0, 40, 40)" in text
     (page,), (card,) = paths.model.glob("*_report.html"), paths.model.glob("*.md")
     assert 'src="data:image/' in page.read_text(encoding="utf-8")
     assert f"{row_accuracy(paths):.1f}%" in card.read_text(encoding="utf-8")
