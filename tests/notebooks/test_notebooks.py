@@ -124,6 +124,23 @@ def test_test_reports_shows_and_answers(executed):
     assert len(rows) == 4
 
 
+def test_an_upload_in_jupyter_shows_a_button_and_holds_nothing_up(tmp_path):
+    cells = [cell for cell in nbformat.read(PROJECT / TEST, as_version=4).cells if cell.cell_type == "code"]
+    mine = [cell for cell in cells if "ask_for_photo(" in cell.source or "open_photo(" in cell.source]
+    setup = nbformat.v4.new_code_cell("import emo_utils as emo\nPHOTO = 'upload'")
+    notebook = nbformat.v4.new_notebook(
+        cells=[setup, *mine],
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+    )
+    nbformat.write(notebook, tmp_path / TEST)
+    executed = papermill.execute_notebook(
+        str(tmp_path / TEST), str(tmp_path / "out.ipynb"), cwd=str(PROJECT), progress_bar=False
+    )
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert any("widget-view" in kind for output in outputs for kind in output.get("data", {}))
+    assert "choose one above, then run this cell again" in printed(executed)
+
+
 def test_a_users_mistake_shows_one_sentence_and_no_trace(executed, tmp_path):
     _, paths = executed
     with pytest.raises(papermill.PapermillExecutionError) as raised:
