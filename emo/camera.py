@@ -75,7 +75,7 @@ def upload_photo():
         raise UserError("The upload button needs the package ipywidgets; `pip install ipywidgets`.") from None
     from IPython.display import display
 
-    button = FileUpload(accept="image/*", description="Choose a photo")
+    button = FileUpload(accept="image/*", description="Choose a photo", layout={"width": "auto"})
     display(button)
     return button
 

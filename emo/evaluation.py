@@ -298,7 +298,8 @@ def _as_in_sample(rows: pd.DataFrame, sample: Path) -> pd.DataFrame:
     try:
         wanted = pd.read_csv(sample, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as error:  # pandas' own, and of bytes that are no text
-        raise UserError(f"{sample} is no CSV ({error}); download it again, or take it away.") from None
+        reason = str(error).strip()
+        raise UserError(f"{sample} is no CSV ({reason}); download it again, or take it away.") from None
     if wanted.shape[1] != 2:
         raise UserError(
             f"{sample} has the columns {', '.join(wanted)}, where a submission has two (the photo and its "
@@ -317,7 +318,7 @@ def _as_in_sample(rows: pd.DataFrame, sample: Path) -> pd.DataFrame:
         differs = [f"{_first(missing)} missing"] * bool(missing) + [f"{_first(extra)} too many"] * bool(extra)
         raise UserError(
             f"{sample} has {len(wanted):,} rows and there are {len(rows):,} answers: {', '.join(differs)}; "
-            "answer for the photos of that competition."
+            "answer for the photos of that competition, or take the file away."
         )
     answers = rows.set_index("image_path").emotion
     return pd.DataFrame({photo: wanted[photo], emotion: answers.loc[names].to_numpy()})

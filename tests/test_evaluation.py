@@ -339,13 +339,14 @@ def test_a_submission_has_the_rows_order_and_header_of_the_sample(tmp_path):
         ("image_path,emotion\n1.jpg,a\n1.jpg,a\n2.jpg,a\n3.jpg,a\n", r"1\.jpg missing;"),
         ("image_path\n1.jpg\n", "has the columns image_path, where a submission has two"),
         ("", "is no CSV"),
+        ("image_path,emotion\n1.jpg,a\n2.jpg,a,b\n", r"is no CSV \(.*line 3.*\);"),
     ],
 )
 def test_a_sample_of_other_photos_is_told_by_name_and_nothing_written(tmp_path, text, says):
     table, file, sample = competition(tmp_path, text)
     with pytest.raises(UserError, match=says) as told:
         write_submission(table, file, sample)
-    assert str(sample) in str(told.value)
+    assert str(sample) in str(told.value) and "\n" not in str(told.value)
     assert not file.exists()
 
 
