@@ -6,6 +6,9 @@ from emo.augment import write_augmented_copy  # the seed's data/train_aug
 from emo.backbones import BACKBONES  # the networks an experiment can name
 from emo.calibration import apply_temperature  # calibrated confidences
 from emo.calibration import fit_temperature  # one number from validation photos that calibrates them
+from emo.camera import ask_for_photo  # "webcam", "upload", a path or a URL
+from emo.camera import take_photo  # a snapshot of the webcam, in Colab
+from emo.camera import upload_photo  # a file of the person at the notebook
 from emo.card import write_card  # the model card beside a .h5
 from emo.classifier import find_model  # a .h5 by path or name, or the newest in model/
 from emo.classifier import load_classifier  # any saved .h5, ready to predict
@@ -28,12 +31,16 @@ from emo.evaluation import write_submission  # image_path,emotion
 from emo.experiments import EXPERIMENTS  # the seed's eleven and our recipes
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
+from emo.explain import grad_cam  # where in a picture an emotion is seen
 from emo.faces import face_crops  # the crops of those faces, for load_images
+from emo.faces import find_all_faces  # every face that stands out in one photo
 from emo.faces import find_faces  # where the one face of each photo is
 from emo.faces import summarize_faces  # … counted
 from emo.frozen import backbone_features  # what a backbone sees in photos, computed once
 from emo.frozen import clear_features  # empties data/.features
 from emo.model import build_model  # an experiment's network
+from emo.my_photo import classify_faces  # what a classifier says of every face in a photo
+from emo.my_photo import open_photo  # a photo from a path, a URL, an upload, …
 from emo.paths import get_paths  # every folder and file name
 from emo.pipeline import load_images  # files → pictures in memory
 from emo.plots import plot_class_balance  # photos a class
@@ -41,6 +48,7 @@ from emo.plots import plot_confusion  # true × predicted
 from emo.plots import plot_coverage  # accuracy where the model may abstain
 from emo.plots import plot_curve  # accuracy and loss by epoch
 from emo.plots import plot_mistakes  # a grid titled true → predicted and how sure
+from emo.plots import plot_my_photo  # its faces, where the answer is seen in each, the top 3
 from emo.plots import plot_photos  # a grid of pictures
 from emo.plots import plot_predictions  # a grid titled true / predicted
 from emo.plots import plot_sizes  # how large photos are

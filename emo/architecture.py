@@ -48,7 +48,8 @@ LAYERS: dict[str, str] = {
 NETWORKS = ("Functional", "Model", "Sequential")
 # in prediction these pass their input on as it is
 IDENTITIES = frozenset(
-    {"ActivityRegularization", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D"}
+    {"ActivityRegularization", "AlphaDropout", "GaussianDropout", "GaussianNoise", "Identity"}
+    | {"SpatialDropout2D"}
     | {f"Random{what}" for what in ("Brightness", "Contrast", "Flip", "Rotation", "Translation", "Zoom")}
 )
 # those that Keras 2 and Keras 3 compute alike: hard_sigmoid, for one, is another function now

@@ -8,6 +8,7 @@ import numpy as np
 
 from emo.classifier import Classifier
 from emo.errors import UserError
+from emo.photos import Crop
 
 
 class Committee(Classifier):
@@ -43,10 +44,15 @@ class Committee(Classifier):
     def with_flip(self) -> Committee:
         return Committee([member.with_flip() for member in self.members], self.vote)
 
-    def _answers(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
+    def crops(self, images: Sequence, faces: Sequence[Crop | None] | None = None) -> list[Crop | None]:
+        """Of what the members see of each picture, the largest part."""
+        of_each_picture = zip(*(member.crops(images, faces) for member in self.members), strict=True)
+        return [None if None in crops else max(crops, key=lambda c: c.side) for crops in of_each_picture]
+
+    def _answers(self, chunk: Sequence, faces: Sequence[Crop | None] | None) -> tuple[np.ndarray, list[int]]:
         answers, unreadable = [], set()
         for member in self.members:
-            probabilities, bad = member._answers(chunk)
+            probabilities, bad = member._answers(chunk, faces)
             answers.append(probabilities[:, [member.class_names.index(name) for name in self.class_names]])
             unreadable |= set(bad)
         answers = np.stack(answers)

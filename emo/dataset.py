@@ -32,6 +32,7 @@ from emo.photos import Unusable, decode, read_bytes, reason
 SEED_DATASET = "https://drive.google.com/uc?id=1pm86O0t_0caQq3b3Qz5iNI3T77p2o-C1"
 SPLITS = ("train", "val", "test", "test_kaggle")
 SPARE_BYTES = 256 * 2**20  # stays free on the disk after unpacking, for the model and the table
+TABLE_COLUMNS = ("path", "label", "emotion", "confidence", "box")  # beside one a class, in tables of answers
 LEFTOVERS = {".DS_Store", ".gitkeep", "Thumbs.db", "desktop.ini"}
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 THUMBNAIL = 24  # pixels a side
@@ -287,6 +288,7 @@ def _layout(members: Iterable[tuple[str, object]], name: str) -> dict[str, objec
                 fault = f"has both {other!r} and {place!r}, one and the same file on many disks"
                 raise UserError(f"{name} {fault}; rename one and make it again.")
         placed[place] = member
+    check_class_names(classes["train"], name)
     if len(classes["train"]) < 2:
         raise UserError(f"{name} has fewer than two class folders for training; {WANTED}.")
     for split in ("val", "test"):
@@ -304,6 +306,7 @@ def class_names(paths: Paths) -> tuple[str, ...]:
     only tested) the file stands alone. UserError when file and folders disagree or a class has no photos.
     """
     folders = _class_folders(paths.train)
+    check_class_names(folders, paths.train)
     for folder in folders:
         if not any(map(is_photo, files_below(paths.train / folder))):
             raise UserError(f"{paths.train / folder} has no photos; add some, or delete the folder.")
@@ -325,7 +328,10 @@ def class_names(paths: Paths) -> tuple[str, ...]:
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
-    """One class a line, in the file's order. Raises UserError for a file that is empty or names one twice."""
+    """One class a line, in the file's order.
+
+    Raises UserError for a file that is empty, names one twice or as a column of the tables.
+    """
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
@@ -335,7 +341,20 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     if not names or twice:
         fault = f"names {twice[0]!r} twice" if twice else "is empty"
         raise _KeepsDownload(f"{file} {fault}; list every class once, in the model's order.")
+    try:
+        check_class_names(names, file)
+    except UserError as error:
+        raise _KeepsDownload(str(error)) from None
     return names
+
+
+def check_class_names(names: Iterable[str], where: str | Path) -> None:
+    """Raises UserError for a class named as one of the columns that tables of answers have beside classes."""
+    if taken := sorted(set(names) & set(TABLE_COLUMNS)):
+        raise UserError(
+            f"{where} has a class named {taken[0]!r}, which is a column of the tables of answers; "
+            "give that class another name."
+        )
 
 
 def _check_names(names: Iterable[str], found: Iterable[str], where: str | Path, paths: Paths) -> None:

@@ -30,9 +30,11 @@ from emo.pipeline import read_image
 RECIPE = 1  # counts the changes of how faces are found: those kept by an older one are found anew
 WHOLE = Crop(side=1.25)  # the photo with room around it, as a face may fill it
 VIEW = 160  # pixels a side of what the detector sees; it finds faces from 20 on: a sixth of the photo's side
+ALL_VIEW = 800  # the same where every face is wanted: a thirtieth of the photo's side
 TURNS = (30, -30)  # degrees, tried where no face was upright: MTCNN misses many tilted by more than 20
 CLOSE, CLOSE_VIEW = 0.5, 96  # margin and pixels of a second look, levelled: a third of the angle's error
 SEVERAL = 0.5  # a face of this share of the largest one's side is more than background
+ALL_SEVERAL = 0.25  # the same where every face is wanted
 BATCH = 64  # views at a time
 CHUNK = 256  # photos after which those found are kept
 
@@ -64,13 +66,27 @@ def find_faces(photos: Sequence, paths: Paths | None = None) -> pd.DataFrame:
     with tqdm(total=len(new), desc="looking for faces", disable=len(new) < BATCH, leave=bool(paths)) as bar:
         for start in range(0, len(new), CHUNK):
             part = dict(islice(new.items(), start, start + CHUNK))
-            found |= zip(part, _find(list(part.values())), strict=True)
+            rows = map(_row, *_find(list(part.values())))
+            found |= zip(part, rows, strict=True)
             if paths:
                 kept = _keep(kept, part, found, detector, paths)
             bar.update(len(part))
     faces = pd.DataFrame([found[key] for key in keys], columns=FOUND)
     faces.insert(0, "path", [str(photo) if isinstance(photo, (str, Path)) else "" for photo in photos])
     return faces
+
+
+def find_all_faces(photo) -> list[Crop]:
+    """Every face that stands out in one photo (`read_image` takes it), from left to right.
+
+    That is those of at least a quarter of the largest one's side and a thirtieth of the photo's longer side.
+    Raises UserError for a photo that cannot be read, or where mtcnn is not installed.
+    """
+    _detector_name()
+    (faces,), (problem,) = _find([photo], ALL_VIEW, ALL_SEVERAL, closer_to_all=True)
+    if problem:
+        raise UserError(problem)
+    return sorted(faces, key=lambda face: face.x)
 
 
 def find_crops(photos: Sequence, margin: float | None, paths: Paths) -> list[Crop | None]:
@@ -107,8 +123,14 @@ def summarize_faces(faces: pd.DataFrame) -> str:
     return said + (f", {unreadable:,} unreadable" if unreadable else "")
 
 
-def _find(pictures: Sequence) -> list[Found]:
-    """Three looks: at the whole picture, at it turned where no face was seen, and at the face itself."""
+def _find(
+    pictures: Sequence, size: int = VIEW, several: float = SEVERAL, closer_to_all: bool = False
+) -> tuple[list[list[Crop]], list[str]]:
+    """The faces of each picture, the largest first, and why the picture cannot be read, or "".
+
+    Three looks: at the whole picture, at it turned where no face was seen, and at the face itself; at each of
+    several only with `closer_to_all`.
+    """
     problems = [""] * len(pictures)
 
     def view(index: int, crop: Crop, size: int) -> np.ndarray:
@@ -118,25 +140,35 @@ def _find(pictures: Sequence) -> list[Found]:
             problems[index] = str(error)
             return np.zeros((size, size, 3), np.uint8)
 
-    def look(indices: list[int], crops: list[Crop], size: int) -> dict[int, list[Crop]]:
+    def look(indices: Sequence[int], crops: list[Crop], size: int) -> list[list[Crop]]:
         views = list(pool.map(view, indices, crops, [size] * len(crops)))
         faces = []
         for start in range(0, len(views), BATCH):
-            faces += _detect(np.stack(views[start : start + BATCH]), crops[start : start + BATCH])
-        return dict(zip(indices, faces, strict=True))
+            part = slice(start, start + BATCH)
+            faces += _detect(np.stack(views[part]), crops[part], several)
+        return faces
 
     with ThreadPoolExecutor() as pool:  # for the decoding; TensorFlow uses all cores by itself
-        found = look(list(range(len(pictures))), [WHOLE] * len(pictures), VIEW)
-        upright = {index for index, faces in found.items() if faces}
+        found = look(range(len(pictures)), [WHOLE] * len(pictures), size)
+        upright = [bool(faces) for faces in found]
         for turn in TURNS:
-            missing = [index for index, faces in found.items() if not faces]
-            found |= look(missing, [replace(WHOLE, angle=turn)] * len(missing), VIEW)
-        alone = [index for index, faces in found.items() if len(faces) == 1]
-        closer = look(alone, [with_margin(found[index][0], CLOSE) for index in alone], CLOSE_VIEW)
-        for index, faces in closer.items():
-            if faces or index not in upright:  # what only a turned view showed is often no face
-                found[index] = faces[:1]
-    return [_row(found[index], problem) for index, problem in enumerate(problems)]
+            missing = [index for index, faces in enumerate(found) if not faces]
+            turned = look(missing, [replace(WHOLE, angle=turn)] * len(missing), size)
+            for index, faces in zip(missing, turned, strict=True):
+                found[index] = faces
+        seen = [
+            (i, face) for i, faces in enumerate(found) if len(faces) == 1 or closer_to_all for face in faces
+        ]
+        closer = look([i for i, _ in seen], [with_margin(face, CLOSE) for _, face in seen], CLOSE_VIEW)
+    levelled = [[] for _ in pictures]
+    for (index, face), faces in zip(seen, closer, strict=True):
+        if len(found[index]) > 1:  # the closer look may show a neighbour as well
+            faces.sort(key=lambda other: math.hypot(other.x - face.x, other.y - face.y))
+        # what only a turned view showed is often no face
+        levelled[index] += faces[:1] or [face] * upright[index]
+    for index, _ in seen:
+        found[index] = levelled[index]
+    return found, problems
 
 
 def _row(faces: list[Crop], problem: str) -> Found:
@@ -147,8 +179,8 @@ def _row(faces: list[Crop], problem: str) -> Found:
     return 1, x, y, side, round(faces[0].angle, 1), problem
 
 
-def _detect(views: np.ndarray, crops: list[Crop]) -> list[list[Crop]]:
-    """The faces that stand out in each view, the largest first, as crops of the picture.
+def _detect(views: np.ndarray, crops: list[Crop], several: float) -> list[list[Crop]]:
+    """The faces of at least `several` times the largest one's side in each view, the largest first, as crops.
 
     `views`: (n, size, size, 3) uint8, each what `crops` tells of its picture.
     """
@@ -176,7 +208,7 @@ def _detect(views: np.ndarray, crops: list[Crop]) -> list[list[Crop]]:
         found[int(view)].append(face)
     for faces in found:
         faces.sort(key=lambda face: -face.side)
-    return [[face for face in faces if face.side >= SEVERAL * faces[0].side] for faces in found]
+    return [[face for face in faces if face.side >= several * faces[0].side] for faces in found]
 
 
 @cache
@@ -190,7 +222,7 @@ def _detector_name() -> str:
     try:
         return f"mtcnn {version('mtcnn')}, recipe {RECIPE}"
     except PackageNotFoundError:
-        raise UserError("face_margin needs the package mtcnn; run `pip install mtcnn`.") from None
+        raise UserError("Faces are found by the package mtcnn; run `pip install mtcnn`.") from None
 
 
 def _key(photo: str | Path, number: int) -> str | int:

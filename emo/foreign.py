@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emo.architecture import IDENTITIES
 from emo.backbones import BACKBONES, get_backbone
-from emo.dataset import read_class_names
+from emo.dataset import check_class_names, read_class_names
 from emo.errors import UserError
 from emo.loading import SavedModel
 from emo.model import PREPROCESSING, PREPROCESSING_LAYER
@@ -134,6 +134,7 @@ def _class_names(
             f"The class names of {saved.path.name} ({source}) are to be a list of names, each once; "
             f"they are {names!r:.80}."
         )
+    check_class_names(names, f"{saved.path.name} (class names {source})")
     return names, source
 
 

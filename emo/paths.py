@@ -52,6 +52,11 @@ class Paths:
         return self.data / "test_kaggle"
 
     @property
+    def sample_submission(self) -> Path:
+        """`data/sample_submission.csv`: the competition's own example, for `write_submission`."""
+        return self.data / "sample_submission.csv"
+
+    @property
     def class_names(self) -> Path:
         """`data/class_names.txt`: one class a line, in the order of the model's outputs."""
         return self.data / "class_names.txt"

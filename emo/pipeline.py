@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -16,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.errors import UserError
-from emo.photos import Crop, decode, read_bytes, reason, square
+from emo.photos import Crop, decode, decode_whole, read_bytes, reason, square, to_rgb
 
 
 def read_image(
@@ -30,15 +31,41 @@ def read_image(
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source)
-    if isinstance(source, Image.Image):
-        return np.asarray(square(source, size, crop))
-    try:
+    with _named(source):
+        if isinstance(source, Image.Image):
+            return np.asarray(square(source, size, crop))
         return np.asarray(decode(read_bytes(Path(source)), size, crop).square)
+
+
+def whole_image(
+    source: str | Path | bytes | Image.Image | np.ndarray, limit: int = 2**16, name: str = ""
+) -> Image.Image:
+    """One picture as a person sees it: RGB, upright, no side over `limit` pixels.
+
+    `source` is what `read_image` takes, or the content of a file. Raises UserError for what cannot be read,
+    calling it `name`.
+    """
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    with _named(name or source):
+        if isinstance(source, Image.Image):
+            picture = to_rgb(source)
+            picture.thumbnail((limit, limit))
+            return picture
+        return decode_whole(source if isinstance(source, bytes) else read_bytes(Path(source)), limit)
+
+
+@contextmanager
+def _named(source: str | Path | bytes | Image.Image) -> Iterator[None]:
+    """Tells in one sentence why a picture cannot be read."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"There is no photo {source}; check the path.") from None
     except Exception as error:  # Pillow raises some ten kinds for a damaged file
+        name = source if isinstance(source, (str, Path)) else "What was given"
         raise UserError(
-            f"{source} is not a picture that can be read ({reason(error)}); replace or remove it."
+            f"{name} is not a picture that can be read ({reason(error)}); replace or remove it."
         ) from error
 
 

@@ -228,6 +228,7 @@ FAULTS = {
     "no class": (holding("train/1.png"), "'train/1.png' in no class"),
     "one class": (holding("photos/1.png", "photos/2.png", base=False), "fewer than two"),
     "too deep": (holding("x/a/b/1.png", "y/1.png", base=False), "'x/a/b/1.png', too deep"),
+    "class named as a column": (holding("train/label/1.png"), "a class named 'label', which is a column"),
     "class only in val": (holding("val/sad/1.png"), "val/sad but no train/sad"),
     "file as folder": (holding("train/happy/0.png/1.png"), "'train/happy/0.png'"),
 }
@@ -563,6 +564,7 @@ def test_class_names_are_written_once_and_keep_their_order(paths):
         (b"anger\nhappy\nanger\n", "'anger' twice"),
         (b"\r\n \n", "is empty"),
         ("радость\n".encode("cp1251"), "not UTF-8"),
+        (b"anger\nconfidence\n", "class named 'confidence', which is a column"),
     ],
 )
 def test_class_names_that_disagree_with_the_folders(paths, content, complaint):
@@ -581,6 +583,10 @@ def test_folders_without_photos_or_without_a_class(paths):
     with pytest.raises(UserError, match="sad has no photos"):
         class_names(paths)
     (paths.train / "sad").rmdir()
+    labelled(paths, classes=("path",))
+    with pytest.raises(UserError, match="class named 'path', which is a column"):
+        class_names(paths)
+    shutil.rmtree(paths.train / "path")
     class_names(paths)
     labelled(paths, classes=("bored",), split="test")
     with pytest.raises(UserError, match="bored is no class") as error:

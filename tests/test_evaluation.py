@@ -312,3 +312,64 @@ def test_submission_has_the_competitions_form_and_overwrites_nothing(tmp_path):
     with first.open() as file:
         rows = list(csv.reader(file))
     assert rows == [["image_path", "emotion"], ["1.jpg", "anger"], ["2.jpg", "happy"], ["3.jpg", "sad"]]
+
+
+def competition(tmp_path, text: str):
+    """Answers for three photos, and the competition's own example."""
+    (tmp_path / "sample_submission.csv").write_text(text, encoding="utf-8-sig")
+    table = predictions("aah", "ahs").assign(path=["/x/1.jpg", "/x/2.jpg", "/x/3.jpg"])
+    return table, tmp_path / "answers.csv", tmp_path / "sample_submission.csv"
+
+
+def test_a_submission_has_the_rows_order_and_header_of_the_sample(tmp_path):
+    table, file, sample = competition(tmp_path, "Id,mood\ntest/3.jpg,sad\ntest/1.jpg,sad\ntest/2.jpg,sad\n")
+    written = write_submission(table, file, sample)
+    assert written.read_text() == "Id,mood\ntest/3.jpg,sad\ntest/1.jpg,anger\ntest/2.jpg,happy\n"
+    assert write_submission(table, file, tmp_path / "none.csv").read_text().startswith("image_path,emotion\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image_path,emotion\n1.jpg,a\n2.jpg,a\n", r"has 2 rows and there are 3 answers: 3\.jpg too many;"),
+        (
+            "image_path,emotion\n" + "".join(f"{number}.jpg,a\n" for number in range(2, 9)),
+            r"7 rows and there are 3 answers: 4\.jpg, 5\.jpg, 6\.jpg and 2 more missing, 1\.jpg too many;",
+        ),
+        ("image_path,emotion\n1.jpg,a\n1.jpg,a\n2.jpg,a\n3.jpg,a\n", r"1\.jpg missing;"),
+        ("image_path\n1.jpg\n", "has the columns image_path, where a submission has two"),
+        ("", "is no CSV"),
+        ("image_path,emotion\n1.jpg,a\n2.jpg,a,b\n", r"is no CSV \(.*line 3.*\);"),
+    ],
+)
+def test_a_sample_of_other_photos_is_told_by_name_and_nothing_written(tmp_path, text, says):
+    table, file, sample = competition(tmp_path, text)
+    with pytest.raises(UserError, match=says) as told:
+        write_submission(table, file, sample)
+    assert str(sample) in str(told.value) and "\n" not in str(told.value)
+    assert not file.exists()
+
+
+def test_photos_of_one_name_in_two_folders_do_not_fit_a_sample(tmp_path):
+    table, file, sample = competition(tmp_path, "image_path,emotion\n1.jpg,a\n2.jpg,a\n")
+    table["path"] = ["/x/1.jpg", "/y/1.jpg", "/x/2.jpg"]
+    with pytest.raises(UserError, match=r"1\.jpg twice among the photos"):
+        write_submission(table, file, sample)
+
+
+@pytest.mark.parametrize("with_sample", [False, True])
+def test_a_photo_that_was_not_read_keeps_its_row_and_is_named(tmp_path, capsys, with_sample):
+    table, file, sample = competition(tmp_path, "image_path,emotion\n3.jpg,a\n2.jpg,a\n1.jpg,a\n")
+    table.loc[1, "emotion"] = None
+    rows = write_submission(table, file, sample if with_sample else None).read_text().splitlines()
+    assert sorted(rows) == ["1.jpg,anger", "2.jpg,", "3.jpg,sad", "image_path,emotion"]
+    assert "2.jpg could not be read: the emotion is empty in answers.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["label", "confidence"])
+def test_a_model_with_a_class_named_as_a_column_is_refused(tmp_path, name):
+    model = build_model(get_experiment("10", backbone="vgg16", weights=None, image_size=32), 3)
+    save_model(model, tmp_path / "ours.h5", {"class_names": ["anger", name, "sad"]})
+    says = rf"ours\.h5 \(class names from the file itself\) has a class named '{name}', which is a column"
+    with pytest.raises(UserError, match=says):
+        load_classifier(tmp_path / "ours.h5")

@@ -71,7 +71,7 @@ def executed(tmp_path_factory):
             COPIES=1,
         ),
         TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES),
-        TEST: execute(TEST, folder, ROOT=str(root)),
+        TEST: execute(TEST, folder, ROOT=str(root), PHOTO=str(source / "test/happy/happy_000.jpg")),
     }
     return notebooks, get_paths(root)
 
@@ -108,7 +108,9 @@ def test_test_reports_shows_and_answers(executed):
     notebooks, paths = executed
     text = printed(notebooks[TEST])
     assert "On test photos: accuracy" in text
-    assert pictures(notebooks[TEST]) == 4  # confusion, reliability, coverage, mistakes
+    assert pictures(notebooks[TEST]) == 5  # confusion, reliability, coverage, mistakes, my photo
+    assert "No face was found: this is what the classifier says of the whole photo." in text
+    assert "(0, 0, 40, 40)" in text
     (page,), (card,) = paths.model.glob("*_report.html"), paths.model.glob("*.md")
     assert 'src="data:image/' in page.read_text(encoding="utf-8")
     assert f"{row_accuracy(paths):.1f}%" in card.read_text(encoding="utf-8")
@@ -120,6 +122,23 @@ def test_test_reports_shows_and_answers(executed):
     assert rows[0] == ["image_path", "emotion"]
     assert {row[1] for row in rows[1:]} <= {"anger", "happy", "sad"}
     assert len(rows) == 4
+
+
+def test_an_upload_in_jupyter_shows_a_button_and_holds_nothing_up(tmp_path):
+    cells = [cell for cell in nbformat.read(PROJECT / TEST, as_version=4).cells if cell.cell_type == "code"]
+    mine = [cell for cell in cells if "ask_for_photo(" in cell.source or "open_photo(" in cell.source]
+    setup = nbformat.v4.new_code_cell("import emo_utils as emo\nPHOTO = 'upload'")
+    notebook = nbformat.v4.new_notebook(
+        cells=[setup, *mine],
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+    )
+    nbformat.write(notebook, tmp_path / TEST)
+    executed = papermill.execute_notebook(
+        str(tmp_path / TEST), str(tmp_path / "out.ipynb"), cwd=str(PROJECT), progress_bar=False
+    )
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert any("widget-view" in kind for output in outputs for kind in output.get("data", {}))
+    assert "choose one above, then run this cell again" in printed(executed)
 
 
 def test_a_users_mistake_shows_one_sentence_and_no_trace(executed, tmp_path):
