@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 import urllib.error
@@ -9,8 +10,8 @@ import pytest
 from emo import backbones
 from emo.backbones import BACKBONES, Backbone, build_backbone, trainable_layers
 from emo.errors import UserError
-from emo.experiments import Experiment
-from emo.model import build_model
+from emo.experiments import Experiment, get_experiment
+from emo.model import build_model, save_model
 
 
 def test_conv5_of_resnet_is_the_last_block_with_its_shortcut():
@@ -40,7 +41,8 @@ def test_none_and_all(unfreeze, share):
 
 
 def test_a_further_backbone_is_one_entry(monkeypatch):
-    entry = Backbone("mobilenet_v2", "MobileNetV2", "tf", 32, tuple(f"block_{i}" for i in range(1, 17)))
+    blocks = tuple(f"block_{i}" for i in range(1, 17))
+    entry = Backbone("keras.applications.mobilenet_v2", "MobileNetV2", "tf", 32, blocks)
     monkeypatch.setitem(BACKBONES, "mobilenetv2", entry)
     experiment = Experiment("mine", "mobilenetv2", ("avg_pool",), "adam", 0.001, weights=None, image_size=32)
     probabilities = build_model(experiment, 3).predict(np.zeros((1, 32, 32, 3)), verbose=0)
@@ -55,6 +57,23 @@ def test_weights_from_a_file(tmp_path):
     loaded = build_backbone("vgg16", 48, str(tmp_path / "vgg.weights.h5"))
     for ours, theirs in zip(loaded.get_weights(), source.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_backbone_of_a_saved_model_serves_other_classes(tmp_path):
+    experiment = get_experiment("emo_mini")
+    model = build_model(experiment, 7)
+    save_model(model, tmp_path / "faces.h5", {})
+    other = build_model(dataclasses.replace(experiment, weights=str(tmp_path / "faces.h5"), seed=1), 9)
+    learned, taken = (each.get_layer("emo_mini").get_weights() for each in (model, other))
+    for ours, theirs in zip(taken, learned, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UserError, match=r"faces\.h5.*does not fit VGG16.*trained with vgg16"):
+        build_backbone("vgg16", 32, str(tmp_path / "faces.h5"))
+
+
+def test_a_backbone_without_imagenet_weights_says_what_to_set():
+    with pytest.raises(UserError, match=r"emo_mini has none; set weights to a \.h5"):
+        build_backbone("emo_mini", 48, "imagenet")
 
 
 def test_weights_that_do_not_fit_or_do_not_exist(tmp_path):

@@ -2,11 +2,13 @@ import dataclasses
 import re
 
 import keras
+import numpy as np
 import pytest
 
+from emo.backbones import BACKBONES, get_backbone
 from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, Experiment, get_experiment
-from emo.model import build_model, build_optimizer
+from emo.model import build_loss, build_model, build_optimizer, save_model
 from emo.runlog import SEED_ROWS
 
 SMALLEST = {"resnet50": 32, "vgg16": 32, "xception": 71}
@@ -104,3 +106,41 @@ def test_a_whole_number_is_a_learning_rate_too():
 def test_json_round_trip():
     experiment = get_experiment("8", weights=None, image_size=96, face_margin=0.3)
     assert Experiment.from_json(experiment.to_json()) == experiment
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_finetune_lets_every_layer_of_every_backbone_learn(backbone):
+    size = get_backbone(backbone).min_size
+    model = build_model(get_experiment("finetune", backbone=backbone, weights=None, image_size=size), 7)
+    learning = {layer.name for layer in model.get_layer(backbone).layers if layer.trainable}
+    assert learning == {layer.name for layer in model.get_layer(backbone).layers}
+
+
+def test_cosine_rises_over_the_warm_up_and_falls_to_nothing():
+    recipe = get_experiment("finetune", epochs=10, warmup_epochs=2)
+    rate = build_optimizer(recipe, steps_per_epoch=100)._learning_rate
+    steps = [float(rate(step)) for step in (0, 100, 200, 600, 1000)]
+    np.testing.assert_allclose(np.divide(steps, recipe.learning_rate), [0, 0.5, 1, 0.5, 0], atol=1e-6)
+
+
+def test_label_smoothing_is_in_the_loss():
+    answers, truth = np.float32([[0.7, 0.2, 0.1]]), np.float32([[1, 0, 0]])
+    smooth = (1 - 0.3) * truth + 0.3 / 3
+    loss = build_loss(get_experiment("6", label_smoothing=0.3))
+    assert float(loss(truth, answers)) == pytest.approx(-(smooth * np.log(answers)).sum(), rel=1e-5)
+
+
+def test_what_belongs_to_another_optimizer_is_refused():
+    with pytest.raises(UserError, match=r"weight_decay=0.1 belongs to optimizer='adamw'"):
+        get_experiment("6", weight_decay=0.1)
+    with pytest.raises(UserError, match="warmup_epochs=1 belongs to schedule='cosine'"):
+        get_experiment("6", warmup_epochs=1)
+
+
+def test_emo_mini_is_small_and_sees_colours_as_their_grey(tmp_path):
+    model = build_model(get_experiment("emo_mini"), 7)
+    save_model(model, tmp_path / "emo_mini.h5", {})
+    assert (tmp_path / "emo_mini.h5").stat().st_size <= 4e6
+    colours = np.random.default_rng(0).uniform(0, 255, (2, 48, 48, 3)).astype(np.float32)
+    grey = np.repeat(colours @ np.float32([[0.299], [0.587], [0.114]]), 3, axis=3)
+    np.testing.assert_allclose(model(colours), model(grey), atol=1e-5)
