@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -17,9 +19,12 @@ from emo.faces import face_crops, find_faces
 from emo.foreign import find_facts
 from emo.loading import read_model, rebuild
 from emo.paths import IMAGE_SUFFIXES
-from emo.pipeline import load_images, read_image
+from emo.pipeline import load_images, read_ahead, read_image
 
-CHUNK = 512  # photos decoded at a time, so that memory does not grow with the folder
+if TYPE_CHECKING:
+    from emo.export import Export
+
+CHUNK = 256  # photos in memory at a time, and as many again that are decoded meanwhile
 
 
 class Classifier:
@@ -30,6 +35,7 @@ class Classifier:
         self.class_names = tuple(class_names)
         self.image_size = model.input_shape[1]
         self.flip = False
+        self._forward = compiled(model)
 
     @property
     def name(self) -> str:
@@ -40,6 +46,7 @@ class Classifier:
         """The same model, but each answer is the mean over the picture and its mirror image."""
         flipping = copy.copy(self)
         flipping.flip = True
+        flipping._forward = compiled(self.model, flip=True)
         return flipping
 
     def __repr__(self) -> str:
@@ -50,11 +57,10 @@ class Classifier:
 
     def probabilities(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """(n, size, size, 3) in 0–255 → (n, classes), rows that add up to 1."""
-        answers = self.model.predict(images, batch_size=batch_size, verbose=0)
-        if self.flip:
-            mirrored = self.model.predict(images[:, :, ::-1], batch_size=batch_size, verbose=0)
-            answers = (answers + mirrored) / 2
-        return answers
+        batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+        # uint8 goes to the device, a quarter of the bytes
+        answers = [self._forward(tf.cast(batch, tf.float32)) for batch in batches]
+        return np.concatenate([batch.numpy() for batch in answers])
 
     def predict(self, images) -> pd.DataFrame:
         """A row a picture: path, emotion, confidence, then a probability a class.
@@ -66,9 +72,9 @@ class Classifier:
         sources = as_sources(images)
         parts, unreadable = [], []
         with tqdm(total=len(sources), desc="predicting", unit="photo", disable=len(sources) < CHUNK) as bar:
-            for start in range(0, len(sources), CHUNK):
-                chunk = sources[start : start + CHUNK]
-                part, bad = self._answers(chunk)
+            chunks = [sources[start : start + CHUNK] for start in range(0, len(sources), CHUNK)]
+            for chunk, loaded in zip(chunks, read_ahead(map(self._load, chunks)), strict=True):
+                part, bad = self._answers(loaded)
                 parts.append(part)
                 unreadable += [str(chunk[index]) for index in bad]
                 bar.update(len(chunk))
@@ -79,14 +85,14 @@ class Classifier:
             )
         return self._table(sources, np.concatenate(parts))
 
-    def _answers(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
-        """(n, classes), NaN where a picture could not be read, and the numbers of those pictures."""
-        pixels, bad = self._load(chunk)
-        probabilities = self.probabilities(pixels)
-        probabilities[bad] = np.nan
-        return probabilities, bad
+    def export(self, kind: str, path: str | Path | None = None, pictures=None) -> Export:
+        """Writes the model as "tflite", "onnx" or "savedmodel" and checks it: see `emo.export.export`."""
+        from emo.export import export  # which stands on this module
+
+        return export(self, kind, path, pictures)
 
     def _load(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
+        """The pictures as the model takes them, and the numbers of those that cannot be read."""
         margin = self.metadata.get("experiment", {}).get("face_margin")
         crops = [None] * len(chunk) if margin is None else face_crops(find_faces(chunk), margin)
         try:
@@ -100,6 +106,13 @@ class Classifier:
                     bad.append(index)
             return pixels, bad
 
+    def _answers(self, loaded: tuple[np.ndarray, list[int]]) -> tuple[np.ndarray, list[int]]:
+        """What `_load` gives → (n, classes), NaN where a picture cannot be read, and those numbers."""
+        pixels, bad = loaded
+        probabilities = self.probabilities(pixels)
+        probabilities[bad] = np.nan
+        return probabilities, bad
+
     def _table(self, sources: Sequence, probabilities: np.ndarray) -> pd.DataFrame:
         readable = ~np.isnan(probabilities[:, 0])
         best = np.where(readable, np.nan_to_num(probabilities).argmax(axis=1), 0)
@@ -111,6 +124,22 @@ class Classifier:
             }
         )
         return pd.concat([table, pd.DataFrame(probabilities, columns=list(self.class_names))], axis=1)
+
+
+def compiled(model: keras.Model, flip: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
+    """(n, size, size, 3) float32 in 0–255 → (n, classes), as one graph for any n; `flip` as in `with_flip`.
+
+    `model.predict` builds a dataset and its callbacks at every call, longer than a photo takes.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, "rgb_0_255")])
+    def probabilities(images):
+        answers = model(images, training=False)
+        if flip:
+            answers = (answers + model(images[:, :, ::-1], training=False)) / 2
+        return answers
+
+    return probabilities
 
 
 def as_sources(images) -> list:

@@ -43,10 +43,16 @@ class Committee(Classifier):
     def with_flip(self) -> Committee:
         return Committee([member.with_flip() for member in self.members], self.vote)
 
-    def _answers(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
+    def export(self, kind: str, path=None, pictures=None):
+        raise UserError("A committee is no single network: export each of its members, committee.members.")
+
+    def _load(self, chunk: Sequence) -> list:
+        return [member._load(chunk) for member in self.members]
+
+    def _answers(self, loaded: list) -> tuple[np.ndarray, list[int]]:
         answers, unreadable = [], set()
-        for member in self.members:
-            probabilities, bad = member._answers(chunk)
+        for member, of_member in zip(self.members, loaded, strict=True):
+            probabilities, bad = member._answers(of_member)
             answers.append(probabilities[:, [member.class_names.index(name) for name in self.class_names]])
             unreadable |= set(bad)
         answers = np.stack(answers)

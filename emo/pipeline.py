@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,6 +83,16 @@ def _empty(shape: tuple[int, ...]) -> np.ndarray:
         )
     print(f"{gigabytes:.1f} GiB of pictures exceed half of the free memory: kept in {folder} instead.")
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
+
+
+def read_ahead(items: Iterable) -> Iterator:
+    """The same items, in order; while one is used, the next is made in a thread of its own."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item
 
 
 def one_hot(labels: Iterable[str], class_names: Sequence[str]) -> np.ndarray:
