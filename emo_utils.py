@@ -28,6 +28,7 @@ from emo.evaluation import write_submission  # image_path,emotion
 from emo.experiments import EXPERIMENTS  # the seed's eleven
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
+from emo.export import export_table  # size and latency of exported models
 from emo.faces import face_crops  # the crops of those faces, for load_images
 from emo.faces import find_faces  # where the one face of each photo is
 from emo.faces import summarize_faces  # … counted
