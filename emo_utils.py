@@ -59,3 +59,4 @@ from emo.split import split_photos  # writes it
 from emo.split import summarize_split  # the dataset in one table
 from emo.split import training_manifests  # the photos to train on and to validate on
 from emo.training import train  # an experiment → model, curve, row
+from emo.video import classify_video  # a table a frame and an annotated copy

@@ -15,16 +15,18 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.errors import UserError
-from emo.faces import face_crops, find_faces
+from emo.faces import face_crops, find_faces, with_margin
 from emo.foreign import find_facts
 from emo.loading import read_model, rebuild
 from emo.paths import IMAGE_SUFFIXES
+from emo.photos import Crop
 from emo.pipeline import load_images, read_ahead, read_image
 
 if TYPE_CHECKING:
     from emo.export import Export
 
 CHUNK = 256  # photos in memory at a time, and as many again that are decoded meanwhile
+USUAL_MARGIN = 0.2  # around a face in a larger picture, for a model trained on photos that a face fills
 
 
 class Classifier:
@@ -91,10 +93,25 @@ class Classifier:
 
         return export(self, kind, path, pictures)
 
-    def _load(self, chunk: Sequence) -> tuple[np.ndarray, list[int]]:
-        """The pictures as the model takes them, and the numbers of those that cannot be read."""
-        margin = self.metadata.get("experiment", {}).get("face_margin")
-        crops = [None] * len(chunk) if margin is None else face_crops(find_faces(chunk), margin)
+    @property
+    def face_margin(self) -> float | None:
+        """The margin around the face that it was trained with; None where it saw whole photos."""
+        return self.metadata.get("experiment", {}).get("face_margin")
+
+    def _load(
+        self, chunk: Sequence, faces: Sequence[Crop | None] | None = None
+    ) -> tuple[np.ndarray, list[int]]:
+        """The pictures as the model takes them, and the numbers of those that cannot be read.
+
+        `faces`: where each picture's face is, None for the whole; else they are found for a model of faces.
+        """
+        if faces is not None:
+            margin = USUAL_MARGIN if self.face_margin is None else self.face_margin
+            crops = [face and with_margin(face, margin) for face in faces]
+        elif self.face_margin is None:
+            crops = [None] * len(chunk)
+        else:
+            crops = face_crops(find_faces(chunk), self.face_margin)
         try:
             return load_images(chunk, self.image_size, crops=crops), []
         except UserError:  # at least one is unreadable: find out which, and go on with the rest

@@ -46,8 +46,14 @@ class Committee(Classifier):
     def export(self, kind: str, path=None, pictures=None):
         raise UserError("A committee is no single network: export each of its members, committee.members.")
 
-    def _load(self, chunk: Sequence) -> list:
-        return [member._load(chunk) for member in self.members]
+    @property
+    def face_margin(self) -> float | None:
+        """That of the first member with one."""
+        margins = (member.face_margin for member in self.members)
+        return next((margin for margin in margins if margin is not None), None)
+
+    def _load(self, chunk: Sequence, faces: Sequence | None = None) -> list:
+        return [member._load(chunk, faces) for member in self.members]
 
     def _answers(self, loaded: list) -> tuple[np.ndarray, list[int]]:
         answers, unreadable = [], set()

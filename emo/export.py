@@ -86,7 +86,7 @@ def export(classifier: Classifier, kind: str, path: str | Path | None = None, pi
             )
         written = Export(kind, free_path(wanted), difference)
         shutil.move(draft, written.path)
-    margin = classifier.metadata.get("experiment", {}).get("face_margin")
+    margin = classifier.face_margin
     size = classifier.image_size
     print(
         f"Written: {written.path} ({written.megabytes:.1f} MB; takes RGB in 0–255, {size} × {size} px"
