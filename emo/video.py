@@ -28,7 +28,8 @@ from emo.pipeline import read_ahead, read_image
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 LOOKS = 4  # for faces, a second of video; in between they move along straight lines
-VIEW = 320  # pixels a side of what the detector sees: faces from a thirteenth of the frame's longer side on
+VIEW = 256  # pixels a side of what the detector sees: faces from a thirteenth of the frame's longer side on
+FRAME = Crop()  # without room around it: a face fills no frame as it fills a photo
 SAME = 0.6  # of its side: how far a face moves at most between two looks
 CHUNK, CHUNK_BYTES = 64, 2**27  # frames at a time; four chunks are in memory at once
 BOX = ["left", "top", "width", "height"]
@@ -158,8 +159,8 @@ def _find(frames: Sequence[Image.Image]) -> list[list[Crop]]:
     """The faces in each frame."""
     faces._detector_name()
     with ThreadPoolExecutor() as pool:
-        views = list(pool.map(lambda frame: read_image(frame, VIEW, faces.WHOLE), frames))
-    return faces._detect(np.stack(views), [faces.WHOLE] * len(views))
+        views = list(pool.map(lambda frame: read_image(frame, VIEW, FRAME), frames))
+    return faces._detect(np.stack(views), [FRAME] * len(views))
 
 
 def _with_next(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Chunk | None]]:
