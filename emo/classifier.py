@@ -25,7 +25,7 @@ from emo.pipeline import load_images, read_ahead, read_image
 if TYPE_CHECKING:
     from emo.export import Export
 
-CHUNK = 256  # photos in memory at a time, and as many again that are decoded meanwhile
+CHUNK = 128  # photos in memory at a time, and as many again that are decoded meanwhile
 USUAL_MARGIN = 0.2  # around a face in a larger picture, for a model trained on photos that a face fills
 
 
