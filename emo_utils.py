@@ -32,6 +32,7 @@ from emo.experiments import EXPERIMENTS  # the seed's eleven and our recipes
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
 from emo.explain import grad_cam  # where in a picture an emotion is seen
+from emo.export import export_table  # size and latency of exported models
 from emo.faces import face_crops  # the crops of those faces, for load_images
 from emo.faces import find_all_faces  # every face that stands out in one photo
 from emo.faces import find_faces  # where the one face of each photo is
@@ -66,3 +67,4 @@ from emo.split import split_photos  # writes it
 from emo.split import summarize_split  # the dataset in one table
 from emo.split import training_manifests  # the photos to train on and to validate on
 from emo.training import train  # an experiment → model, curve, row
+from emo.video import classify_video  # a table a frame and an annotated copy

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -18,12 +20,15 @@ from emo.foreign import find_facts
 from emo.loading import read_model, rebuild
 from emo.paths import IMAGE_SUFFIXES
 from emo.photos import Crop
-from emo.pipeline import load_images, read_image
+from emo.pipeline import load_images, read_ahead, read_image
+
+if TYPE_CHECKING:
+    from emo.export import Export
 
 # of a model trained on whole photos: FER2013's are as large as the face that find_faces sees in them
 # (371 of 400 drawn at random: median of photo / face 0.98, half of them 0.89–1.06)
 FACE_MARGIN = 0.0
-CHUNK = 512  # photos decoded at a time, so that memory does not grow with the folder
+CHUNK = 128  # photos in memory at a time, and as many again that are decoded meanwhile
 
 
 class Classifier:
@@ -34,6 +39,7 @@ class Classifier:
         self.class_names = tuple(class_names)
         self.image_size = model.input_shape[1]
         self.flip = False
+        self._forward = compiled(model)
 
     @property
     def name(self) -> str:
@@ -44,6 +50,7 @@ class Classifier:
         """The same model, but each answer is the mean over the picture and its mirror image."""
         flipping = copy.copy(self)
         flipping.flip = True
+        flipping._forward = compiled(self.model, flip=True)
         return flipping
 
     def __repr__(self) -> str:
@@ -54,11 +61,10 @@ class Classifier:
 
     def probabilities(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """(n, size, size, 3) in 0–255 → (n, classes), rows that add up to 1."""
-        answers = self.model.predict(images, batch_size=batch_size, verbose=0)
-        if self.flip:
-            mirrored = self.model.predict(images[:, :, ::-1], batch_size=batch_size, verbose=0)
-            answers = (answers + mirrored) / 2
-        return answers
+        batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+        # uint8 goes to the device, a quarter of the bytes
+        answers = [self._forward(tf.cast(batch, tf.float32)) for batch in batches]
+        return np.concatenate([batch.numpy() for batch in answers])
 
     def crops(self, images: Sequence, faces: Sequence[Crop | None] | None = None) -> list[Crop | None]:
         """What the model sees of each picture, None where that is all of it.
@@ -66,10 +72,10 @@ class Classifier:
         That is the one face, looked for where the model was trained on faces. `faces` says where they are
         instead: each is cropped as in training, or with FACE_MARGIN for a model of whole photos.
         """
-        margin = self.metadata.get("experiment", {}).get("face_margin")
         if faces is None:
-            return [None] * len(images) if margin is None else face_crops(find_faces(images), margin)
-        margin = FACE_MARGIN if margin is None else margin
+            whole = self.face_margin is None
+            return [None] * len(images) if whole else face_crops(find_faces(images), self.face_margin)
+        margin = FACE_MARGIN if self.face_margin is None else self.face_margin
         return [face and with_margin(face, margin) for face in faces]
 
     def predict(self, images, faces: Sequence[Crop | None] | None = None) -> pd.DataFrame:
@@ -84,10 +90,12 @@ class Classifier:
         faces = None if faces is None else list(faces)
         parts, unreadable = [], []
         with tqdm(total=len(sources), desc="predicting", unit="photo", disable=len(sources) < CHUNK) as bar:
-            for start in range(0, len(sources), CHUNK):
-                chunk = sources[start : start + CHUNK]
-                part, bad = self._answers(chunk, None if faces is None else faces[start : start + CHUNK])
-                parts.append(part)
+            chunks = [slice(start, start + CHUNK) for start in range(0, len(sources), CHUNK)]
+            loading = (self._load(sources[part], faces and faces[part]) for part in chunks)
+            for part, loaded in zip(chunks, read_ahead(loading), strict=True):
+                chunk = sources[part]
+                answers, bad = self._answers(loaded)
+                parts.append(answers)
                 unreadable += [str(chunk[index]) for index in bad]
                 bar.update(len(chunk))
         if unreadable:
@@ -97,14 +105,20 @@ class Classifier:
             )
         return self._table(sources, np.concatenate(parts))
 
-    def _answers(self, chunk: Sequence, faces: Sequence[Crop | None] | None) -> tuple[np.ndarray, list[int]]:
-        """(n, classes), NaN where a picture could not be read, and the numbers of those pictures."""
-        pixels, bad = self._load(chunk, self.crops(chunk, faces))
-        probabilities = self.probabilities(pixels)
-        probabilities[bad] = np.nan
-        return probabilities, bad
+    def export(self, kind: str, path: str | Path | None = None, pictures=None) -> Export:
+        """Writes the model as "tflite", "onnx" or "savedmodel" and checks it: see `emo.export.export`."""
+        from emo.export import export  # which stands on this module
 
-    def _load(self, chunk: Sequence, crops: Sequence[Crop | None]) -> tuple[np.ndarray, list[int]]:
+        return export(self, kind, path, pictures)
+
+    @property
+    def face_margin(self) -> float | None:
+        """The margin around the face that it was trained with; None where it saw whole photos."""
+        return self.metadata.get("experiment", {}).get("face_margin")
+
+    def _load(self, chunk: Sequence, faces: Sequence[Crop | None] | None = None) -> tuple[np.ndarray, list]:
+        """The pictures as the model takes them, `faces` as for `crops`; the numbers of the unreadable."""
+        crops = self.crops(chunk, faces)
         try:
             return load_images(chunk, self.image_size, crops=crops), []
         except UserError:  # at least one is unreadable: find out which, and go on with the rest
@@ -115,6 +129,13 @@ class Classifier:
                 except UserError:
                     bad.append(index)
             return pixels, bad
+
+    def _answers(self, loaded: tuple[np.ndarray, list[int]]) -> tuple[np.ndarray, list[int]]:
+        """What `_load` gives → (n, classes), NaN where a picture cannot be read, and those numbers."""
+        pixels, bad = loaded
+        probabilities = self.probabilities(pixels)
+        probabilities[bad] = np.nan
+        return probabilities, bad
 
     def _table(self, sources: Sequence, probabilities: np.ndarray) -> pd.DataFrame:
         readable = ~np.isnan(probabilities[:, 0])
@@ -127,6 +148,22 @@ class Classifier:
             }
         )
         return pd.concat([table, pd.DataFrame(probabilities, columns=list(self.class_names))], axis=1)
+
+
+def compiled(model: keras.Model, flip: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
+    """(n, size, size, 3) float32 in 0–255 → (n, classes), as one graph for any n; `flip` as in `with_flip`.
+
+    `model.predict` builds a dataset and its callbacks at every call, longer than a photo takes.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, "rgb_0_255")])
+    def probabilities(images):
+        answers = model(images, training=False)
+        if flip:
+            answers = (answers + model(images[:, :, ::-1], training=False)) / 2
+        return answers
+
+    return probabilities
 
 
 def as_sources(images) -> list:

@@ -49,10 +49,22 @@ class Committee(Classifier):
         of_each_picture = zip(*(member.crops(images, faces) for member in self.members), strict=True)
         return [None if None in crops else max(crops, key=lambda c: c.side) for crops in of_each_picture]
 
-    def _answers(self, chunk: Sequence, faces: Sequence[Crop | None] | None) -> tuple[np.ndarray, list[int]]:
+    @property
+    def face_margin(self) -> float | None:
+        """That of the first member with one."""
+        margins = (member.face_margin for member in self.members)
+        return next((margin for margin in margins if margin is not None), None)
+
+    def export(self, kind: str, path=None, pictures=None):
+        raise UserError("A committee is no single network: export each of its members, committee.members.")
+
+    def _load(self, chunk: Sequence, faces: Sequence[Crop | None] | None = None) -> list:
+        return [member._load(chunk, faces) for member in self.members]
+
+    def _answers(self, loaded: list) -> tuple[np.ndarray, list[int]]:
         answers, unreadable = [], set()
-        for member in self.members:
-            probabilities, bad = member._answers(chunk, faces)
+        for member, of_member in zip(self.members, loaded, strict=True):
+            probabilities, bad = member._answers(of_member)
             answers.append(probabilities[:, [member.class_names.index(name) for name in self.class_names]])
             unreadable |= set(bad)
         answers = np.stack(answers)

@@ -112,6 +112,16 @@ def _empty(shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
 
 
+def read_ahead(items: Iterable) -> Iterator:
+    """The same items, in order; while one is used, the next is made in a thread of its own."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item
+
+
 def one_hot(labels: Iterable[str], class_names: Sequence[str]) -> np.ndarray:
     """(n, classes) float32, columns in the order of `class_names`."""
     index = {name: position for position, name in enumerate(class_names)}

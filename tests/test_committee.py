@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from emo import classifier
 from emo.classifier import Classifier
 from emo.committee import Committee
 from emo.errors import UserError
@@ -114,3 +116,21 @@ def test_a_committee_is_evaluated_and_flipped_as_one_classifier(dataset, sided):
     assert row(flipped.predict(half_white("right"))) == pytest.approx([(2 + 0.7) / 3, 0.3 / 3], abs=1e-6)
     nested = Committee([Committee(members), members[0]])
     assert row(nested.predict(half_white("left"))) == pytest.approx([0.6, 0.275, 0.125], abs=1e-6)
+
+
+def test_a_folder_of_several_chunks_is_answered_as_each_photo_alone(tmp_path, sided, monkeypatch):
+    for number in range(11):
+        side = "left" if number % 3 else "right"
+        Image.fromarray(half_white(side)).save(tmp_path / f"{number:02}.png")
+    (tmp_path / "05.png").write_bytes(b"no picture")
+    monkeypatch.setattr(classifier, "CHUNK", 4)
+    for model in (sided, Committee([sided, sided.with_flip()])):
+        table = model.predict(tmp_path)
+        assert [Path(path).name for path in table.path] == [f"{number:02}.png" for number in range(11)]
+        assert list(table.index[table.emotion.isna()]) == [5]
+        for number in (0, 1, 4, 10):
+            alone = model.predict(tmp_path / f"{number:02}.png")
+            assert row(table.iloc[number:]) == pytest.approx(row(alone), abs=1e-6)
+    picture = half_white("left")
+    expected = sided.model.predict(picture[None], verbose=0)[0]
+    assert row(sided.predict(picture)) == pytest.approx(expected.tolist(), abs=1e-6)

@@ -4,7 +4,7 @@ from PIL import Image
 
 from emo import pipeline
 from emo.errors import UserError
-from emo.pipeline import Batches, load_images, one_hot, read_image
+from emo.pipeline import Batches, load_images, one_hot, read_ahead, read_image
 from tests.fixtures import picture
 
 
@@ -124,3 +124,22 @@ def test_training_drops_the_short_batch_and_validation_keeps_it():
 
 def test_labels_follow_the_order_of_class_names():
     np.testing.assert_array_equal(one_hot(["b", "a"], ["a", "b", "c"]), [[0, 1, 0], [1, 0, 0]])
+
+
+def test_reading_ahead_keeps_order_errors_and_memory():
+    made = []
+
+    def items():
+        for number in range(6):
+            made.append(number)
+            yield number
+        raise UserError("the seventh cannot be read")
+
+    ahead = read_ahead(items())
+    for number in range(5):
+        assert next(ahead) == number
+        assert len(made) <= number + 2  # the next one, no more
+    assert next(ahead) == 5
+    with pytest.raises(UserError, match="seventh"):
+        next(ahead)
+    assert list(read_ahead([])) == []
