@@ -1,6 +1,7 @@
 """A run that is killed goes on as if nothing had happened."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +14,11 @@ from emo import checkpoint
 from emo.checkpoint import find_state, run_key
 from emo.classifier import load_classifier
 from emo.experiments import Experiment
+from emo.paths import get_paths
 from emo.runlog import read_table
 from emo.split import training_manifests
 from emo.training import train
+from tests.fixtures import write_photos
 
 PROJECT = Path(__file__).resolve().parent.parent
 # whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization
@@ -30,6 +33,7 @@ from emo import checkpoint
 from emo.experiments import Experiment
 from emo.paths import get_paths
 from emo.training import train
+from tests.fixtures import write_photos
 checkpoint.STATE_SECONDS, checkpoint.SHARE = 0.0, 1e9  # a state after every batch
 train(Experiment.from_json(sys.argv[1]), get_paths(sys.argv[2]))
 """
@@ -85,13 +89,21 @@ def test_a_run_killed_three_times_ends_as_an_unbroken_one(dataset, tmp_path_fact
     assert sorted(file.suffix for file in dataset.model.iterdir()) == [".h5", ".png"]  # no state is left
 
 
-@pytest.fixture
-def killed(dataset, monkeypatch):
+@pytest.fixture(scope="module")
+def dead(tmp_path_factory):
     """A project whose run died in its third epoch, both states on disk."""
+    paths = get_paths(tmp_path_factory.mktemp("dead"))
+    write_photos(paths.train, 12)
+    kill_after(start(paths), paths, (2, 0))
+    return paths
+
+
+@pytest.fixture
+def killed(dead, tmp_path, monkeypatch):
+    """A copy of it."""
     monkeypatch.setattr(checkpoint, "STATE_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
-    kill_after(start(dataset), dataset, (2, 0))
-    return dataset
+    return get_paths(shutil.copytree(dead.root, tmp_path / "project"))
 
 
 def test_a_state_cut_short_gives_way_to_the_one_before(killed, capsys):
