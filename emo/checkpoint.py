@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from emo.model import float32_copy, save_model
 
-SHARE = 0.03  # of the time that writing may take
+SHARE = 0.02  # of the time that writing may take
 
 
 class Checkpoint:
@@ -22,10 +22,11 @@ class Checkpoint:
 
     `changing` are the weights of `model` that training moves. `saved` is the metadata of what the file
     holds, None before the first. Of several models that wait to be written, the newest is.
+    `seconds` is the processor time that the thread has taken.
     """
 
     def __init__(self, model: keras.Model, path: Path, changing: Iterable[keras.Variable]):
-        self.path, self.saved = path, None
+        self.path, self.saved, self.seconds = path, None, 0.0
         with tf.device("CPU"):
             self._copy = float32_copy(model)
         moved = {id(weight) for weight in changing}
@@ -62,4 +63,6 @@ class Checkpoint:
             copy.assign(value)
         save_model(self._copy, self.path, metadata)
         self.saved = metadata
-        self._not_before = time.monotonic() + (time.thread_time() - started) / SHARE
+        taken = time.thread_time() - started
+        self.seconds += taken
+        self._not_before = time.monotonic() + taken / SHARE
