@@ -328,6 +328,24 @@ np.testing.assert_allclose(two.history.val_loss, one.history.val_loss, rtol=2e-3
 """)
 
 
+def test_a_batch_that_devices_cannot_share_equally_is_refused(dataset):
+    run_on_two_devices(f"""
+from emo.errors import UserError
+from emo.experiments import Experiment
+from emo.paths import get_paths
+from emo.training import train
+
+experiment = Experiment.from_json({dataclasses.replace(ALIKE, batch_size=7).to_json()!r})
+with both.scope():
+    try:
+        train(experiment, get_paths({str(dataset.root)!r}))
+    except UserError as error:
+        assert "batch_size=7 cannot be shared equally by 2 devices" in str(error)
+    else:
+        raise AssertionError("a batch of 7 was accepted")
+""")
+
+
 def test_batch_normalization_takes_its_statistics_from_both_devices():
     # a small network: in a whole ResNet50 from scratch, rounding alone moves the loss by percents
     run_on_two_devices("""

@@ -1,8 +1,8 @@
 """What speed costs in accuracy: `python -m tools.bench_accuracy --dataset ZIP --weights FILE`.
 
-Trains the seed's experiment 9 on some photos of a data set, on several seeds: as it is, with `views` and, where
---precision names one, in that precision. Prints the validation accuracies of each and the difference. All train
-on the same photos, drawn once; those of a `val` folder validate, else a fifth of each class is set aside.
+Trains the seed's experiment 9 on some photos of a data set, on several seeds: as it is, with `views` and,
+where --precision names one, in that precision. Prints the validation accuracies of each and the difference.
+All train on the same photos, drawn once; those of a `val` folder validate, else a fifth of each class.
 """
 
 import argparse
