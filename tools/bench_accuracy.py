@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from emo.dataset import fetch_dataset, files_below
-from emo.errors import UserError
-from emo.experiments import PRECISIONS, get_experiment
+from emo.experiments import PRECISIONS, Experiment, get_experiment
 from emo.paths import Paths, get_paths
 from emo.training import train
 
@@ -61,21 +60,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = get_paths(folder)
         fetch_some(chosen.dataset, paths, chosen.photos, chosen.validation)
-        found = {"plain": accuracies(plain, chosen.seeds, paths)}
+        reached = np.array([accuracy(plain, seed, paths) for seed in chosen.seeds])
         for name, experiment in sides.items():
-            try:
-                found[name] = accuracies(experiment, chosen.seeds, paths)
-            except UserError as error:  # a precision that this device does not compute in
-                print(f"{name}: {error}")
-    for name, values in found.items():
-        seeds = ", ".join(f"{value:.2f}" for value in values)
-        difference = values.mean() - found["plain"].mean()
-        print(f"{name}: {values.mean():.2f}% ({seeds}), {difference:+.2f} points to plain")
+            gained = np.array([accuracy(experiment, seed, paths) for seed in chosen.seeds]) - reached
+            by_seed = ", ".join(f"{points:+.2f}" for points in gained)
+            print(f"{name}: {gained.mean():+.2f} points to plain ({by_seed})")
 
 
-def accuracies(experiment, seeds: list[int], paths: Paths) -> np.ndarray:
-    """The best validation accuracy of each seed, in percent."""
-    return np.array([100 * train(replace(experiment, seed=seed), paths).val_accuracy for seed in seeds])
+def accuracy(experiment: Experiment, seed: int, paths: Paths) -> float:
+    """The best validation accuracy in percent, also printed."""
+    reached = 100 * train(replace(experiment, seed=seed), paths).val_accuracy
+    print(f"views={experiment.views}, {experiment.precision}, seed {seed}: {reached:.2f}%", flush=True)
+    return reached
 
 
 if __name__ == "__main__":
