@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return new_bench(tmp_path_factory.mktemp("bench"), photos=800, some=320)
+    return new_bench(tmp_path_factory.mktemp("bench"), photos=1600, some=400)
 
 
 @pytest.mark.parametrize("name", MEASURES)
