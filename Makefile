@@ -1,10 +1,10 @@
-# make demo · make test · make lint; each sets up what it needs by itself
+# make demo · make test · make bench · make lint; each sets up what it needs by itself
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow bench lint clean
 demo: $(READY)
 	$(BIN)/python -m tools.demo $(ARGS)
 
@@ -13,6 +13,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)
+	$(BIN)/python -m tools.bench $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

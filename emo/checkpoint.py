@@ -24,20 +24,20 @@ import tensorflow as tf
 from emo.experiments import Experiment
 from emo.model import float32_copy, save_model
 
-SHARE = 0.03  # of the time that writing may take
+SHARE = 0.02  # of the time that writing may take
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
 
 class Writer:
     """A thread that writes files in the order in which they were handed over, in `SHARE` of its time.
 
-    Of several writes of one kind that wait, only the newest is done.
+    Of several writes of one kind that wait, only the newest is done. `seconds` is the processor time taken.
     """
 
     def __init__(self):
         self._thread, self._newest, self._writes = ThreadPoolExecutor(1), {}, deque[Future]()
         self._numbers = itertools.count()
-        self._closing, self._not_before = threading.Event(), 0.0
+        self._closing, self._not_before, self.seconds = threading.Event(), 0.0, 0.0
 
     def submit(self, kind: str, write: Callable[[], None]) -> None:
         """Hands over a write. Raises what one failed with since the last call."""
@@ -64,7 +64,9 @@ class Writer:
             return  # a newer one waits behind what was handed over in between
         started = time.thread_time()
         write()
-        self._not_before = time.monotonic() + (time.thread_time() - started) / SHARE
+        taken = time.thread_time() - started
+        self.seconds += taken
+        self._not_before = time.monotonic() + taken / SHARE
 
 
 class Checkpoint:

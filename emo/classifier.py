@@ -18,7 +18,7 @@ from emo.errors import UserError
 from emo.faces import face_crops, find_faces, with_margin
 from emo.foreign import find_facts
 from emo.loading import read_model, rebuild
-from emo.paths import IMAGE_SUFFIXES
+from emo.paths import EMO_MINI, IMAGE_SUFFIXES
 from emo.photos import Crop
 from emo.pipeline import load_images, read_ahead, read_image
 
@@ -226,14 +226,17 @@ def load_classifier(
 def find_model(model: str, folder: Path) -> Path:
     """`model` as a path, or a file name in `folder`; where it is empty, the newest finished `.h5` there.
 
-    Raises UserError where there is none.
+    Where that folder has none, the model that comes with the project, and says so.
     """
     if model:
         given = Path(model).expanduser()
         return given if given.exists() else folder / given.name
     models = [
-        file for file in folder.glob("*.h5") if not file.stem.endswith("_running") and file.name[0] != "."
+        file
+        for file in folder.glob("*.h5")
+        if not (file.stem.endswith("_running") or file.name[0] == "." or file.name == EMO_MINI.name)
     ]
     if not models:
-        raise UserError(f"{folder} holds no .h5 yet; train one with emo_classificator_train.ipynb.")
+        print(f"No model of yours in {folder} yet: this is {EMO_MINI.name}, trained on FER2013's faces.")
+        return EMO_MINI
     return max(models, key=lambda file: file.stat().st_mtime)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
+
 from emo.errors import UserError
 from emo.paths import PROJECT_ROOT
 
+CACHE = Path("~/.cache/emo_classificator").expanduser()
 PLOT_STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
@@ -106,16 +112,43 @@ def dtype_policy(precision: str = "auto") -> str:
 
 @cache
 def _cpu_gains_by_bfloat16() -> bool:
-    """A convolution's time in both, on CPUs with AVX512_BF16: what a virtual machine announces is not enough.
+    """Measured once a machine and TensorFlow, then remembered: the same seed must give the same run."""
+    import tensorflow as tf
+
+    cpu = Path("/proc/cpuinfo")
+    first = cpu.read_text().partition("\n\n")[0] if cpu.exists() else ""
+    if "avx512_bf16" not in first:
+        return False
+    named = ("vendor_id", "cpu family", "model", "stepping", "flags")
+    key = [line for line in first.splitlines() if line.startswith(named)]
+    key += [tf.__version__, os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")]
+    digest = hashlib.blake2b("\n".join(key).encode(), digest_size=8).hexdigest()
+    return _remembered(CACHE / f"bfloat16_{digest}.json", _convolves_faster_in_bfloat16)
+
+
+def _remembered(file: Path, decide: Callable[[], bool]) -> bool:
+    """The decision in `file`; where there is none yet, `decide` makes it. Of several processes, one does."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            try:
+                return bool(json.loads(file.read_text()))
+            except (FileNotFoundError, ValueError):
+                decision = decide()
+                file.write_text(json.dumps(decision))
+                return decision
+    except OSError:  # a home folder that cannot be written to
+        return decide()
+
+
+def _convolves_faster_in_bfloat16() -> bool:
+    """A convolution's time in both, for CPUs with AVX512_BF16: what a machine announces is not enough.
 
     Where it names AMX but has no tiles, convolutions fall back to AVX512_BF16, slower than float32 there,
     and oneDNN's matrix product ends the process with SIGILL (seen under Firecracker).
     """
     import tensorflow as tf
 
-    cpu = Path("/proc/cpuinfo")
-    if not cpu.exists() or "avx512_bf16" not in cpu.read_text():
-        return False
     convolve = tf.function(lambda pictures, kernel: tf.nn.conv2d(pictures, kernel, 1, "SAME"))
     fastest = {}
     for _ in range(5):

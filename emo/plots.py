@@ -65,7 +65,7 @@ class LiveCurve:
         self.not_before = 0.0
 
     def update(self, history: pd.DataFrame, path: Path) -> None:
-        """Redraws it, unless that would take more than a fiftieth of the time."""
+        """Redraws it, unless that would take more than a hundredth of the time."""
         started = time.monotonic()
         if started < self.not_before:
             return
@@ -77,7 +77,7 @@ class LiveCurve:
                 self.display = display(figure, display_id=True)
             else:
                 self.display.update(figure)
-        self.not_before = time.monotonic() + 50 * (time.monotonic() - started)
+        self.not_before = time.monotonic() + 100 * (time.monotonic() - started)
 
 
 def plot_class_balance(**labels: Sequence[str]) -> Figure:

@@ -77,6 +77,11 @@ def train(experiment: Experiment, paths: Paths) -> Run:
 
     policy = dtype_policy(experiment.precision)
     strategy = all_devices()
+    if experiment.batch_size % (devices := strategy.num_replicas_in_sync):
+        raise UserError(  # a device with fewer photos than another would give them more weight
+            f"batch_size={experiment.batch_size} cannot be shared equally by {devices} devices; "
+            f"choose a multiple of {devices}."
+        )
     with strategy.scope(), computing_in(policy):
         network = build_model(experiment, len(names))
         if strategy.num_replicas_in_sync > 1:

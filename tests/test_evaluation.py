@@ -24,7 +24,7 @@ from emo.evaluation import (
 )
 from emo.experiments import get_experiment
 from emo.model import build_model, save_model
-from emo.paths import get_paths
+from emo.paths import EMO_MINI, get_paths
 from emo.runlog import log_run, read_table
 from emo.split import leaked_photos, training_manifests
 from tests.fixtures import answers, picture, random_answers, write_photos
@@ -97,9 +97,11 @@ def test_a_file_without_class_names_or_with_too_many(tmp_path):
         load_classifier(tmp_path / "four.h5")
 
 
-def test_a_model_is_found_by_path_by_name_or_as_the_newest_finished_one(tmp_path, model_file):
-    with pytest.raises(UserError, match=r"no \.h5 yet"):
-        find_model("", tmp_path)
+def test_a_model_is_found_by_path_by_name_or_as_the_newest_finished_one(tmp_path, model_file, capsys):
+    assert find_model("", tmp_path) == EMO_MINI
+    assert "No model of yours" in capsys.readouterr().out
+    (tmp_path / EMO_MINI.name).touch()
+    assert find_model("", tmp_path) == EMO_MINI
     (tmp_path / "old.h5").touch()
     (tmp_path / "new_running.h5").touch()
     assert find_model("", tmp_path).name == "old.h5"
