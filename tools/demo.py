@@ -19,11 +19,11 @@ DEMO = PROJECT_ROOT / "demo"
 CHANGES = {
     "weights": EMO_MINI.relative_to(PROJECT_ROOT).as_posix(),
     "unfreeze": "block4",
-    "views": 4,
+    "views": 3,
     "learning_rate": 3e-3,
     "average": 0.0,
     "batch_size": 32,
-    "epochs": 15,
+    "epochs": 10,
 }
 
 
@@ -34,10 +34,9 @@ def main() -> None:
     options.add_argument(
         "--experiment", default="emo_mini", help="what the train notebook's EXPERIMENT takes"
     )
-    options.add_argument(
-        "--changes", type=json.loads, default=CHANGES, help="what its CHANGES takes, as JSON"
-    )
+    options.add_argument("--changes", type=json.loads, help="what its CHANGES takes, as JSON")
     chosen = options.parse_args()
+    changes = chosen.changes or (CHANGES if chosen.experiment == "emo_mini" else {})
 
     started = time.monotonic()
     notebooks = {
