@@ -167,7 +167,7 @@ def test_everything_that_is_found_can_be_given(project, tmp_path):
         ({"image_size": 224}, "image_size=224: .* takes 12 px"),
         (
             {"preprocessing": "imagenet"},
-            "preprocessing='imagenet' is unknown.*none, tf, rescale, caffe, torch",
+            "preprocessing='imagenet' is unknown.*none, tf, rescale, caffe, grey, torch",
         ),
         ({"backbone": "resnet18"}, "backbone='resnet18' is unknown"),
     ],
