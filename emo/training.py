@@ -36,6 +36,8 @@ from emo.pipeline import Batches, one_hot
 from emo.split import training_manifests
 
 FINISHED = "finished"
+# the layers behind frozen ones take a step in less time than Python takes to ask for it
+STEPS_A_CALL = 16
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,7 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         if strategy.num_replicas_in_sync > 1:
             normalize_over_all_devices(network.get_layer(experiment.backbone))
         trainer, train_set, val_set = prepare(network, experiment, train_files, val_files, names, paths)
-        optimizer = build_optimizer(experiment, len(train_set))
-        trainer.compile(optimizer, loss=build_loss(experiment), metrics=["accuracy"])
-        trainer.optimizer.build(trainer.trainable_variables)
+        compile_trainer(trainer, experiment, len(train_set))
     key = run_key(experiment, names, train_files, val_files, root=paths.data)
     recorder = Recorder(network, trainer, experiment, names, paths, key, started)
     recorder.comment = corrections(train_files, val_files)
@@ -159,6 +159,17 @@ def prepare(
         Batches([images], train_labels, size, seed, augment),
         Batches([val_images], val_labels, size, augment=augment),
     )
+
+
+def compile_trainer(trainer: keras.Model, experiment: Experiment, steps_per_epoch: int) -> None:
+    """Makes what `prepare` gave ready to fit, the optimizer's variables included."""
+    trainer.compile(
+        build_optimizer(experiment, steps_per_epoch),
+        loss=build_loss(experiment),
+        metrics=["accuracy"],
+        steps_per_execution=STEPS_A_CALL if experiment.views else 1,
+    )
+    trainer.optimizer.build(trainer.trainable_variables)
 
 
 def with_augmentation(network: keras.Model, strength: float) -> keras.Model:
