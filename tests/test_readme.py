@@ -28,10 +28,12 @@ def test_the_structure_names_what_is_there(page):
     assert [name for name in names if not (PROJECT / name).exists()] == []
 
 
-def test_the_table_is_the_one_of_experiments_csv(page):
-    from tools.readme_table import table
+def test_the_tables_are_those_of_experiments_csv(page):
+    from tools.readme_table import results, table
 
-    assert table("ru" if "Эпох" in page else "en") in page
+    language = "ru" if "Эпох" in page else "en"
+    assert table(language) in page
+    assert results(language) in page
 
 
 def test_both_languages_give_the_same_numbers():
