@@ -163,11 +163,12 @@ def prepare(
 
 def compile_trainer(trainer: keras.Model, experiment: Experiment, steps_per_epoch: int) -> None:
     """Makes what `prepare` gave ready to fit, the optimizer's variables included."""
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1  # Keras 3.13 fails to loop over these
     trainer.compile(
         build_optimizer(experiment, steps_per_epoch),
         loss=build_loss(experiment),
         metrics=["accuracy"],
-        steps_per_execution=STEPS_A_CALL if experiment.views else 1,
+        steps_per_execution=STEPS_A_CALL if experiment.views and not several else 1,
     )
     trainer.optimizer.build(trainer.trainable_variables)
 

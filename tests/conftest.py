@@ -1,3 +1,5 @@
+import signal
+
 import matplotlib
 import pytest
 
@@ -5,6 +7,7 @@ from emo.paths import get_paths
 from tests.fixtures import write_photos
 
 matplotlib.use("Agg")  # for this process; notebooks under test show their figures
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 
 
 @pytest.fixture

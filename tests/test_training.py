@@ -238,7 +238,7 @@ def test_ctrl_c_keeps_the_best_model_and_logs_the_row(dataset):
         # the curve is written when an epoch has ended
         wait_until(lambda: list(dataset.model.glob("*_running.png")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=240)  # a busy machine takes its time to write the model
+        output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0
