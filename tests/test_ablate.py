@@ -107,7 +107,9 @@ def test_what_overlaps_is_noise(logged, tmp_path):
 
 def test_a_name_brings_its_base_along_and_a_wrong_one_is_told(tmp_path):
     variants = list_variants("imagenet")
-    assert len({variant.name for variant in variants}) == len({v.experiment for v in variants}) == len(variants)
+    assert (
+        len({each.name for each in variants}) == len({each.experiment for each in variants}) == len(variants)
+    )
     chosen = choose(variants, ["finetune: from block1"])
     assert [variant.label for variant in chosen] == ["base", "from block13"]
     with pytest.raises(UserError, match="'emo_max'; there are: emo_mini: base, "):
