@@ -84,15 +84,16 @@ def _erased(images, draws, chance: float):
     height, width = ops.sqrt(area * aspect), ops.sqrt(area / aspect)
     top, left = draws[:, 3] * (1 - height), draws[:, 4] * (1 - width)
     bottom = ops.where(draws[:, 0] < chance, top + height, top)
-    inside = _inside(ops.stack([top, bottom, left, left + width], axis=1), images)
+    inside = _inside(images, top, bottom, left, left + width)
     return ops.where(inside, ops.mean(images, axis=(1, 2), keepdims=True), images)
 
 
-def _inside(boxes, images):
-    """Whose centre lies in each picture's box, (n, 4): top, bottom, left, right as shares → (n, h, w, 1)."""
+def _inside(images, *box):
+    """Whose centre lies in each picture's box: top, bottom, left, right, (n,) shares each → (n, h, w, 1)."""
     _, height, width, _ = ops.shape(images)
     y, x = ((ops.arange(side, dtype="float32") + 0.5) / side for side in (height, width))
-    top, bottom, left, right = (boxes[:, place, None] for place in range(4))
+    # no stack and slice with a new axis: on known shapes TensorFlow's graphs drop that axis (2.20)
+    top, bottom, left, right = (ops.expand_dims(edge, 1) for edge in box)
     rows, columns = ops.logical_and(top <= y, y < bottom), ops.logical_and(left <= x, x < right)
     return ops.logical_and(rows[:, :, None, None], columns[:, None, :, None])
 
@@ -111,7 +112,9 @@ def partners(count):
 
 def _mixed(images, mixtures):
     """The pictures, the `partners` among them mixed in as `RandomAugmentation.draw_mixtures` says."""
-    weight = ops.where(_inside(mixtures, images), mixtures[:, 4, None, None, None], 0.0)
+    weight = ops.where(
+        _inside(images, *(mixtures[:, edge] for edge in range(4))), mixtures[:, 4, None, None, None], 0.0
+    )
     others = ops.take(images, partners(ops.shape(images)[0]), axis=0)
     return images + weight * (others - images)
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from PIL import Image
 
@@ -234,6 +235,16 @@ def test_erasing_takes_its_share_of_photos_and_of_their_area():
             assert where[np.ix_(rows, columns)].all()  # a rectangle
             assert 1 / 4 < rows.sum() / columns.sum() < 4
             np.testing.assert_allclose(after[where] - before.mean(axis=(0, 1)), 0, atol=0.01)
+
+
+def test_a_graph_of_known_shapes_gives_what_the_layer_gives():
+    random = np.random.default_rng(0)
+    images = tf.constant(random.uniform(0, 255, (8, 48, 48, 3)), tf.float32)
+    layer = RandomAugmentation(color=0.3, erase=0.9, mix="cutmix")
+    batch = images, layer.draw(random, 8), layer.draw_mixtures(random, 8, 48, 48)
+    graph = tf.function(lambda *batch: layer(*batch, training=True))
+    eager = layer(*batch, training=True)
+    np.testing.assert_allclose(graph(*map(tf.constant, batch)), eager, atol=0.02)
 
 
 def test_what_is_erased_may_lie_anywhere():

@@ -3,7 +3,7 @@
 Runs each recipe in small, and with one thing changed at a time, on a fixed part of the training photos and
 all validation photos, every variant with the first seed before any with the second. Each run is a row of
 DIR's experiments.xlsx, "ablation: NAME". Killed and started again, it goes on where it was. Prints a
-Markdown table and draws images/ablations.png. All of it takes some nine hours on two cores.
+Markdown table and draws images/ablations.png. All of it takes many hours on two cores.
 """
 
 import argparse
@@ -56,7 +56,7 @@ ABLATIONS = {
                 "no augmentation": {"augment": False},
                 "flip alone": {"augment_strength": 0.0},
                 "half the augmentation": {"augment_strength": 0.35},
-                "the seed's augmentation": {"augment_strength": 1.0},
+                "full augmentation": {"augment_strength": 1.0},
             },
             {
                 "erase": {"erase": 0.5},
