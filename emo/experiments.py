@@ -14,6 +14,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
+MIXES = ("none", "mixup", "cutmix")
 HEAD_LAYERS = "flatten, avg_pool, dropout RATE, dense UNITS"
 
 
@@ -30,10 +31,16 @@ class Experiment:
     - schedule: "constant", or "cosine": the learning rate rises from 0 over `warmup_epochs`, then falls to 0
       along half a cosine until the last epoch ends (Loshchilov and Hutter 2017).
     - label_smoothing in [0, 1): the share of each label that is spread over all classes (Szegedy 2016).
+    - balance in [0, 1]: each class weighs (1 / its share of the training photos) ** balance in the loss, 1 a
+      photo on average; 1 makes classes equal (King and Zeng 2001), 0.5 goes half way (Mahajan 2018).
     - average in [0, 1): validate and save not the last weights but their moving average, which keeps this
       share of itself at each step, e.g. 0.999; 0 is off.
     - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device;
       augment_strength scales zoom, shift and rotation (1: the seed's, 0: flip alone).
+    - color in [0, 1]: with augment, brightness and contrast change by up to this share (Howard 2013).
+    - erase in [0, 1): with augment, the chance that a rectangle of 2–33% of a photo is lost (Zhong 2020).
+    - mix: with augment, "mixup" blends each photo and its label with another of the batch (Zhang 2018),
+      "cutmix" pastes a rectangle of that one into it (Yun 2019), "none" is off.
     - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
     - relabel: lay `data/relabel.csv`, where there is one, over the labels.
     - views: 0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each
@@ -58,9 +65,13 @@ class Experiment:
     warmup_epochs: float = 0.0
     loss: str = "categorical_crossentropy"
     label_smoothing: float = 0.0
+    balance: float = 0.0
     average: float = 0.0
     augment: bool = False
     augment_strength: float = 1.0
+    color: float = 0.0
+    erase: float = 0.0
+    mix: str = "none"
     use_augmented_copy: bool = False
     relabel: bool = True
     views: int = 0
@@ -94,6 +105,7 @@ class Experiment:
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("loss", self.loss, LOSSES)
         _one_of("augment", self.augment, (True, False))
+        _one_of("mix", self.mix, MIXES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
         _one_of("relabel", self.relabel, (True, False))
@@ -111,8 +123,21 @@ class Experiment:
             )
         _number("label_smoothing", self.label_smoothing, float, 0, 0.9999)
         _number("average", self.average, float, 0, 0.9999)
+        _number("balance", self.balance, float, 0, 1)
         _number("augment_strength", self.augment_strength, float, 0, 2)
+        _number("color", self.color, float, 0, 1)
+        _number("erase", self.erase, float, 0, 0.9999)
+        for field, off in (("color", 0), ("erase", 0), ("mix", "none")):
+            if (value := getattr(self, field)) != off and not self.augment:
+                raise UserError(
+                    f"{field}={value!r} is part of the augmentation; set augment=True, or {field}={off!r}."
+                )
         _number("views", self.views, int, 0, 1000)
+        if self.views and self.mix != "none":
+            raise UserError(
+                f"mix={self.mix!r} makes new pictures at every step, but views={self.views} passes them "
+                "through frozen layers once: set views=0, or mix='none'."
+            )
         if self.views and self.unfreeze == "all":
             raise UserError(
                 f"views={self.views} reuses what frozen layers give, but unfreeze='all' freezes none: "
@@ -131,6 +156,11 @@ class Experiment:
             raise UserError(f"warmup_epochs={self.warmup_epochs} belongs to schedule='cosine'; set it to 0.")
         _number("image_size", self.image_size, int, backbone.min_size, 1024)
         _number("batch_size", self.batch_size, int, 1, 4096)
+        if self.mix != "none" and self.batch_size % 2:
+            raise UserError(
+                f"batch_size={self.batch_size} is odd, but mix={self.mix!r} takes a batch's photos in pairs; "
+                "choose an even one."
+            )
         _number("seed", self.seed, int, 0, 2**31 - 1)
         if not (self.weights is None or (isinstance(self.weights, str) and self.weights)):
             raise UserError(f"weights={self.weights!r} is no file name; give 'imagenet', a file or None.")

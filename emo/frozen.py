@@ -20,7 +20,7 @@ import tensorflow as tf
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from emo.augment import ROTATION, SHIFT, ZOOM, affine_transforms, resample
+from emo.augment import ASPECT, ERASED, ROTATION, SHIFT, ZOOM, RandomAugmentation, augmentation
 from emo.environment import dtype_policy
 from emo.errors import UserError
 from emo.experiments import Experiment
@@ -35,8 +35,9 @@ FLOAT16_MAX = 65504.0
 # what is in the key in another form (weights, the cut, precision, the views' seed) or changes no feature;
 # a field that is not named here belongs to the key
 _OUTSIDE_KEY = {"name", "weights", "unfreeze", "head", "precision", "seed", "views", "augment"} | {
-    "augment_strength", "weight_decay", "schedule", "warmup_epochs", "label_smoothing", "average",
-    "use_augmented_copy", "relabel", "optimizer", "learning_rate", "momentum", "loss", "epochs", "batch_size"
+    "augment_strength", "color", "erase", "mix", "balance", "weight_decay", "schedule", "warmup_epochs",
+    "label_smoothing", "average", "use_augmented_copy", "relabel", "optimizer", "learning_rate", "momentum",
+    "loss", "epochs", "batch_size"
 }  # fmt: skip
 
 
@@ -88,9 +89,11 @@ def frozen_features(
         if missing:
             images = load_photos(photos, experiment, paths, "reading photos")
         for view in missing:
-            draws = _draws(experiment.seed, view, len(photos)) if view else None
-            title, strength = f"frozen layers, view {view}", experiment.augment_strength
-            _write(files[view], frozen, images, draws, title, strength)
+            title, layer, draws = f"frozen layers, view {view}", None, None
+            if view:
+                layer = augmentation(experiment)
+                draws = layer.draw(np.random.default_rng((experiment.seed, view)), len(photos))
+            _write(files[view], frozen, images, title, layer, draws)
         for file in files:
             os.utime(file)  # the least recently used cache is the first to be removed
     total = sum(file.stat().st_size for file in folder.iterdir())
@@ -132,7 +135,8 @@ def _files(
     }
     files = []
     for view in range(views + 1):
-        settings = [ZOOM, SHIFT, ROTATION, experiment.augment_strength]
+        e = experiment
+        settings = [ZOOM, SHIFT, ROTATION, e.augment_strength, e.color, e.erase, *ERASED, ASPECT]
         augmentation = {"view": view, "seed": experiment.seed, "settings": settings}
         text = json.dumps(key | (augmentation if view else {}), sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
@@ -153,29 +157,24 @@ def _photos_hash(files: pd.Series, paths: Paths) -> str:
     return photos.hexdigest()
 
 
-def _draws(seed: int, view: int, count: int) -> np.ndarray:
-    """What `affine_transforms` takes for each photo of an augmented view."""
-    return np.random.default_rng((seed, view)).random((count, 6), np.float32)
-
-
 def _outputs(
     frozen: keras.Model,
     images: np.ndarray,
-    draws: np.ndarray | None = None,
     start: int = 0,
-    strength: float = 1.0,
+    layer: RandomAugmentation | None = None,
+    draws: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """float16 batches of what `frozen` makes of the pictures from `start` on, augmented by `draws`, with
-    `strength` as in `affine_transforms`."""
-    arrays = (images,) if draws is None else (images, draws)
+    """float16 batches of what `frozen` makes of the pictures from `start` on, by `layer` and its `draws`
+    augmented, if they are given."""
+    arrays = (images,) if layer is None else (images, draws)
 
     def batches():
         for at in range(start, len(images), BATCH):
             yield tuple(array[at : at + BATCH] for array in arrays)
 
     def forward(pictures, draws=None):
-        if draws is not None:
-            pictures = resample(pictures, affine_transforms(draws, *pictures.shape[1:3], strength))
+        if layer is not None:
+            pictures = layer(pictures, draws, training=True)
         outputs = tf.cast(frozen(pictures, training=False), tf.float32)
         return tf.cast(tf.clip_by_value(outputs, -FLOAT16_MAX, FLOAT16_MAX), tf.float16)  # VGG16's exceed it
 
@@ -194,9 +193,9 @@ def _write(
     file: Path,
     frozen: keras.Model,
     images: np.ndarray,
-    draws: np.ndarray | None,
     title: str,
-    strength: float,
+    layer: RandomAugmentation | None,
+    draws: np.ndarray | None,
 ) -> None:
     """Computes a view into `file` (.npy), going on with what an interrupted call left of it."""
     row = 2 * int(np.prod(frozen.output_shape[1:]))
@@ -212,7 +211,7 @@ def _write(
             done = 0
         out.truncate(len(header.getvalue()) + done * row)
         with tqdm(total=len(images), initial=done, desc=title, unit="photo") as bar:
-            for batch in _outputs(frozen, images, draws, done, strength):
+            for batch in _outputs(frozen, images, done, layer, draws):
                 out.write(batch.astype("<f2", copy=False).tobytes())
                 bar.update(len(batch))
     unfinished.replace(file)

@@ -16,6 +16,7 @@ import psutil
 from PIL import Image
 from tqdm.auto import tqdm
 
+from emo.augment import RandomAugmentation, partner_shares, partners
 from emo.errors import UserError
 from emo.photos import Crop, decode, decode_whole, read_bytes, reason, square, to_rgb
 
@@ -128,12 +129,20 @@ def one_hot(labels: Iterable[str], class_names: Sequence[str]) -> np.ndarray:
     return np.eye(len(index), dtype=np.float32)[[index[label] for label in labels]]
 
 
+def class_weights(labels: np.ndarray, balance: float) -> np.ndarray:
+    """(1 / its share of the one-hot labels) ** balance a class, scaled to mean 1 over the labels."""
+    share = labels.mean(axis=0)
+    weights = share**-balance
+    return (weights / (share @ weights)).astype(np.float32)
+
+
 class Batches(keras.utils.PyDataset):
     """(pictures, one-hot labels) in batches; with a seed, in another order each epoch, the same every run.
 
     `views` are arrays of the same photos, (n, …) each: an epoch takes each photo from one of them.
     An epoch begins with batch `start`, 0 unless its first ones are done already.
-    With `augment` a batch is ((pictures, draws), labels), draws (n, 6) being `RandomAffine`'s.
+    With `augmentation` a batch is ((pictures, draws), labels) or, where that mixes, ((pictures, draws,
+    mixtures), labels), the labels mixed already. With `class_weights` each photo's weight comes third.
     """
 
     def __init__(
@@ -142,23 +151,28 @@ class Batches(keras.utils.PyDataset):
         labels: np.ndarray,
         batch_size: int,
         seed: int | None = None,
-        augment: bool = False,
+        augmentation: RandomAugmentation | None = None,
+        class_weights: np.ndarray | None = None,
     ):
         super().__init__()
         self.views, self.labels, self.batch_size = views, labels, batch_size
-        self.seed, self.augment, self.start = seed, augment, 0
+        self.seed, self.augmentation, self.class_weights, self.start = seed, augmentation, class_weights, 0
+        self.mixes = augmentation is not None and augmentation.mix != "none"
         self.shuffle(epoch=0)
 
     def shuffle(self, epoch: int) -> None:
         """Draws order, views and augmentation of `epoch`, from nothing but the seed and that number."""
         self.epoch = epoch
         count = len(self.labels)
-        self.order, self.view, self.draws = np.arange(count), np.zeros(count, int), np.zeros((count, 6), "f4")
+        random = np.random.default_rng((self.seed or 0, epoch))
+        self.order, self.view = np.arange(count), np.zeros(count, int)
         if self.seed is not None:
-            random = np.random.default_rng((self.seed, epoch))
             random.shuffle(self.order)
             self.view = random.integers(len(self.views), size=count)
-            self.draws = random.random((count, 6), np.float32)
+        if self.augmentation:
+            self.draws = self.augmentation.draw(random, count)
+        if self.mixes:
+            self.mixtures = self.augmentation.draw_mixtures(random, count, *self.views[0].shape[1:3])
 
     def __len__(self):
         count = len(self.labels) / self.batch_size
@@ -169,4 +183,13 @@ class Batches(keras.utils.PyDataset):
         first = (self.start + index) * self.batch_size
         chosen = self.order[first : first + self.batch_size]
         pictures = np.stack([self.views[self.view[photo]][photo] for photo in chosen])
-        return (pictures, self.draws[chosen]) if self.augment else pictures, self.labels[chosen]
+        labels, inputs = self.labels[chosen], [pictures]
+        if self.augmentation:
+            inputs.append(self.draws[chosen])
+        if self.mixes:
+            inputs.append(self.mixtures[chosen])
+            if self.seed is not None:  # else the layer will not mix: these photos validate
+                others = labels[np.asarray(partners(len(chosen)))]
+                labels = labels + partner_shares(inputs[-1]) * (others - labels)
+        batch = tuple(inputs) if self.augmentation else pictures, labels
+        return batch if self.class_weights is None else (*batch, labels @ self.class_weights)

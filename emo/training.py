@@ -15,7 +15,7 @@ import tensorflow as tf
 from tqdm.keras import TqdmCallback
 
 from emo import plots, runlog
-from emo.augment import RandomAffine, augmented_copies
+from emo.augment import RandomAugmentation, augmentation, augmented_copies
 from emo.backbones import get_backbone
 from emo.checkpoint import Checkpoint, Progress, RunState, Writer, find_state, run_key, this_process
 from emo.dataset import class_names
@@ -32,7 +32,7 @@ from emo.model import (
     split_model,
 )
 from emo.paths import Paths
-from emo.pipeline import Batches, one_hot
+from emo.pipeline import Batches, class_weights, one_hot
 from emo.split import training_manifests
 
 FINISHED = "finished"
@@ -79,10 +79,11 @@ def train(experiment: Experiment, paths: Paths) -> Run:
 
     policy = dtype_policy(experiment.precision)
     strategy = all_devices()
-    if experiment.batch_size % (devices := strategy.num_replicas_in_sync):
+    devices, mixes = strategy.num_replicas_in_sync, experiment.mix != "none"
+    if experiment.batch_size % (multiple := devices * (2 if mixes else 1)):
         raise UserError(  # a device with fewer photos than another would give them more weight
-            f"batch_size={experiment.batch_size} cannot be shared equally by {devices} devices; "
-            f"choose a multiple of {devices}."
+            f"batch_size={experiment.batch_size} cannot be shared equally by {devices} devices"
+            f"{', in pairs that mix' if mixes else ''}; choose a multiple of {multiple}."
         )
     with strategy.scope(), computing_in(policy):
         network = build_model(experiment, len(names))
@@ -143,22 +144,22 @@ def prepare(
     """
     train_labels, val_labels = (one_hot(files.label, names) for files in (train_files, val_files))
     size, seed = experiment.batch_size, experiment.seed
+    weights = class_weights(train_labels, experiment.balance) if experiment.balance else None
     if experiment.views:
         frozen, rest = split_model(network, experiment)
         views = experiment.views if experiment.augment else 0
         val_features = frozen_features(frozen, val_files, experiment, paths)
         features = val_features and frozen_features(frozen, train_files, experiment, paths, views)
         if features:
-            return rest, Batches(features, train_labels, size, seed), Batches(val_features, val_labels, size)
+            train_set = Batches(features, train_labels, size, seed, class_weights=weights)
+            return rest, train_set, Batches(val_features, val_labels, size)
 
     images = load_photos(train_files, experiment, paths, "reading training photos")
     val_images = load_photos(val_files, experiment, paths, "reading validation photos")
-    augment = experiment.augment
-    return (
-        with_augmentation(network, experiment.augment_strength) if augment else network,
-        Batches([images], train_labels, size, seed, augment),
-        Batches([val_images], val_labels, size, augment=augment),
-    )
+    layer = augmentation(experiment)
+    train_set = Batches([images], train_labels, size, seed, layer, weights)
+    val_set = Batches([val_images], val_labels, size, augmentation=layer)
+    return with_augmentation(network, layer, val_set) if layer else network, train_set, val_set
 
 
 def compile_trainer(trainer: keras.Model, experiment: Experiment, steps_per_epoch: int) -> None:
@@ -173,10 +174,10 @@ def compile_trainer(trainer: keras.Model, experiment: Experiment, steps_per_epoc
     trainer.optimizer.build(trainer.trainable_variables)
 
 
-def with_augmentation(network: keras.Model, strength: float) -> keras.Model:
-    """The network behind `RandomAffine(strength)`: it takes (pictures, draws)."""
-    pictures, draws = keras.Input(network.input_shape[1:]), keras.Input((6,))
-    return keras.Model([pictures, draws], network(RandomAffine(strength)(pictures, draws)))
+def with_augmentation(network: keras.Model, layer: RandomAugmentation, batches: Batches) -> keras.Model:
+    """The network behind the layer: it takes the pictures of such batches and what is random with them."""
+    inputs = [keras.Input(array.shape[1:]) for array in batches[0][0]]
+    return keras.Model(inputs, network(layer(*inputs)))
 
 
 def fit(
@@ -382,12 +383,13 @@ class Recorder(keras.callbacks.Callback):
         optimizer = [f"{name}={value:g}" for name, value in numbers.items() if value]
         if e.schedule != "constant":
             optimizer.append(e.schedule + (f" after {e.warmup_epochs:g} warm-up" if e.warmup_epochs else ""))
+        loss = [f"{name}={getattr(e, name):g}" for name in ("label_smoothing", "balance") if getattr(e, name)]
         return {
             "date": self.date.strftime("%d.%m.%y"),
             "base_model": e.backbone,
             "extra_layers": ", ".join([*head, *e.head, "softmax"]),
             "optimizer": f"{e.optimizer}({', '.join(optimizer)})",
-            "loss": e.loss + (f"(label_smoothing={e.label_smoothing:g})" if e.label_smoothing else ""),
+            "loss": e.loss + (f"({', '.join(loss)})" if loss else ""),
             "augmentation": e.augment or e.use_augmented_copy,
             "epochs": e.epochs,
             "val_accuracy": round(100 * accuracy, 1),

@@ -96,6 +96,17 @@ def test_a_view_is_the_seeds_augmentation_of_the_same_photos(dataset, photos):
     assert (photos.label.to_numpy()[nearest] == photos.label.to_numpy()).mean() > 0.9
 
 
+def test_a_view_loses_rectangles_and_changes_brightness_where_the_experiment_says_so(dataset, photos):
+    def views(**changes):
+        found = frozen_features(tiny(), photos, dataclasses.replace(SMALL, **changes), dataset, views=1)
+        return [np.array(view, np.float32) for view in found]
+
+    (plain, view), (plain_too, darker), (_, holed) = views(), views(color=0.5), views(erase=0.5)
+    np.testing.assert_array_equal(plain, plain_too)
+    assert (view != darker).any(axis=1).all()
+    assert 8 < (view != holed).any(axis=1).sum() < 28  # half of 36 photos
+
+
 @pytest.mark.parametrize("unfreeze", ["none", "block5"])
 def test_a_run_on_cached_features_is_a_run_like_any_other(dataset, capsys, unfreeze):
     experiment = dataclasses.replace(SMALL, unfreeze=unfreeze, views=2)
@@ -129,6 +140,8 @@ def test_whatever_changes_the_features_changes_the_cache_and_nothing_else_does(d
     assert new_files(tiny()) == 2
     assert new_files(tiny(), learning_rate=0.5, epochs=9, name="other", weights="elsewhere.h5") == 0
     assert new_files(tiny(), views=3) == 2
+    assert new_files(tiny(), color=0.3) == new_files(tiny(), erase=0.5) == 1  # the augmented view
+    assert new_files(tiny(), balance=1.0, mix="none") == 0
     assert new_files(tiny(), seed=7) == 1  # the photos as they are do not depend on it
     assert new_files(tiny(seed=1)) == 2  # other weights
     assert new_files(tiny(40), image_size=40) == 2

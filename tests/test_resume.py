@@ -21,10 +21,12 @@ from emo.training import train
 from tests.fixtures import write_photos
 
 PROJECT = Path(__file__).resolve().parent.parent
-# whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization
+# whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization; and
+# all that is drawn anew in each epoch
 RUN = Experiment(
     "tiny", "emo_mini", ("avg_pool", "dropout 0.5", "dense 8"), "adamw", 1e-3, weight_decay=0.01,
-    schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, average=0.9, augment=True, epochs=4,
+    schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, average=0.9, balance=0.5, augment=True,
+    color=0.3, erase=0.5, mix="cutmix", epochs=4,
     unfreeze="all", weights=None, image_size=48, batch_size=2, precision="float32",
 )  # fmt: skip
 CHILD = """

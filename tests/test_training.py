@@ -22,6 +22,7 @@ from emo.model import build_model, computing_in, read_metadata
 from emo.runlog import read_table
 from emo.split import training_manifests
 from emo.training import train
+from tests.fixtures import write_photos
 
 TINY = get_experiment(
     "6",
@@ -40,7 +41,6 @@ PROJECT = Path(__file__).resolve().parent.parent
 def finished(tmp_path_factory):
     """One finished run, looked at by several tests."""
     from emo.paths import get_paths
-    from tests.fixtures import write_photos
 
     paths = get_paths(tmp_path_factory.mktemp("project"))
     write_photos(paths.train, 12)
@@ -192,6 +192,21 @@ def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
     assert recorder.running.stat().st_size == 0
 
 
+def test_balance_finds_more_of_a_rare_class_and_is_told_in_the_table(dataset):
+    write_photos(dataset.train, 60, classes=("happy",))
+    write_photos(dataset.val, 20, classes=("sad", "happy"), seed=2)
+    answers = {}
+    for balance in (0.0, 1.0):
+        run = train(dataclasses.replace(TINY, epochs=1, augment=False, balance=balance), dataset)
+        predicted = load_classifier(run.model_path).predict(str(dataset.val))
+        answers[balance] = predicted["sad"].mean() + predicted["anger"].mean()
+    assert answers[1.0] > answers[0.0]
+    assert list(read_table(dataset)["loss"].iloc[-2:]) == [
+        "categorical_crossentropy",
+        "categorical_crossentropy(balance=1)",
+    ]
+
+
 def test_augmentation_is_part_of_training(dataset):
     plain, augmented = (
         train(dataclasses.replace(TINY, epochs=1, augment=on), dataset) for on in (False, True)
@@ -311,7 +326,7 @@ ALIKE = dataclasses.replace(TINY, head=("avg_pool",), optimizer="sgd", learning_
 @pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(ALIKE, id="whole"),
+        pytest.param(dataclasses.replace(ALIKE, color=0.3, erase=0.5, mix="cutmix"), id="whole"),
         pytest.param(dataclasses.replace(ALIKE, unfreeze="block5", views=1), id="behind frozen layers"),
     ],
 )

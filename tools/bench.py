@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from tqdm.keras import TqdmCallback
 
-from emo.augment import ROTATION, SHIFT, ZOOM, RandomAffine
+from emo.augment import ROTATION, SHIFT, ZOOM, RandomAugmentation
 from emo.classifier import load_classifier
 from emo.dataset import class_names, fetch_dataset, files_below
 from emo.environment import device_name, dtype_policy, versions
@@ -110,9 +110,9 @@ def input_pipeline(bench: Bench, size: int, target: float) -> list[Row]:
     folder, files = bench.some.train, sorted(files_below(bench.some.train))
     images = load_images(files, size)
     labels = one_hot((file.parent.name for file in files), class_names(bench.some))
-    batches = Batches([images], labels, BATCH, seed=0, augment=True)
-    affine = RandomAffine()
-    fuse = tf.function(lambda pictures, draws: affine(pictures, draws, training=True))
+    augment = RandomAugmentation()
+    batches = Batches([images], labels, BATCH, seed=0, augmentation=augment)
+    fuse = tf.function(lambda pictures, draws: augment(pictures, draws, training=True))
     stack = tf.function(partial(four_layers(), training=True))
     generator = ImageDataGenerator(
         rotation_range=ROTATION,
@@ -244,7 +244,7 @@ def fitting(bench: Bench, views: int, times: int) -> list[Row]:
     trainer, train_set, _, recorder = ready(bench.experiment("9", views=views), paths)
     recorder.discard()
     arrays = [np.concatenate([array] * times) for array in (*train_set.views, train_set.labels)]
-    train_set = Batches(arrays[:-1], arrays[-1], BATCH, train_set.seed, train_set.augment)
+    train_set = Batches(arrays[:-1], arrays[-1], BATCH, train_set.seed, train_set.augmentation)
     batch = tf.nest.map_structure(tf.constant, train_set[0])
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat().map(of_any_length))
     trainer.make_train_function()

@@ -1,0 +1,290 @@
+"""What a recipe's ingredients are worth: `python -m tools.ablate --dataset ZIP --weights FILE --results DIR`.
+
+Runs each recipe in small, and with one thing changed at a time, on a fixed part of the training photos and
+all validation photos, every variant with the first seed before any with the second. Each run is a row of
+DIR's experiments.xlsx, "ablation: NAME". Killed and started again, it goes on where it was. Prints a
+Markdown table and draws images/ablations.png. All of it takes many hours on two cores.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import comb
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from emo.dataset import fetch_dataset, scan_splits, write_text
+from emo.environment import PLOT_STYLE
+from emo.errors import UserError
+from emo.experiments import Experiment, get_experiment
+from emo.paths import PROJECT_ROOT, Paths, get_paths
+from emo.plots import BAD, GOOD, TRAIN
+from emo.quality import find_duplicates
+from emo.runlog import read_table, update_run
+from emo.split import split_photos
+from emo.training import FINISHED, train
+
+FIGURE = PROJECT_ROOT / "images" / "ablations.png"
+COLORS = {"better": GOOD, "worse": BAD}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A recipe on so many training photos: what makes it small, and its variants, a dict an ingredient."""
+
+    photos: int
+    base: dict
+    variants: tuple[dict[str, dict], ...]
+
+
+# `average` reaches back over the same share of a run as in the recipe, 3.5% and 6% of its steps
+ABLATIONS = {
+    "emo_mini": Ablation(
+        photos=6000,
+        base={"epochs": 10, "average": 0.97},
+        variants=(
+            {
+                "no augmentation": {"augment": False},
+                "flip alone": {"augment_strength": 0.0},
+                "half the augmentation": {"augment_strength": 0.35},
+                "full augmentation": {"augment_strength": 1.0},
+            },
+            {
+                "erase": {"erase": 0.5},
+                "color": {"color": 0.3},
+                "mixup": {"mix": "mixup"},
+                "cutmix": {"mix": "cutmix"},
+            },
+            {"no label smoothing": {"label_smoothing": 0.0}},
+            {"no average": {"average": 0.0}, "a longer average": {"average": 0.99}},
+            {"half balanced": {"balance": 0.5}, "balanced": {"balance": 1.0}},
+            {"learning rate / 3": {"learning_rate": 2e-3 / 3}, "learning rate × 3": {"learning_rate": 6e-3}},
+        ),
+    ),
+    "finetune": Ablation(
+        photos=4000,
+        base={"epochs": 3, "average": 0.95, "image_size": 72, "unfreeze": "block5"},
+        variants=(
+            {"96 px": {"image_size": 96}},
+            {
+                "frozen": {"unfreeze": "none"},
+                "from block13": {"unfreeze": "block13"},
+                "from block9": {"unfreeze": "block9"},
+                "all layers": {"unfreeze": "all"},
+            },
+            {"learning rate / 3": {"learning_rate": 1e-4}, "learning rate × 3": {"learning_rate": 9e-4}},
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An experiment of an ablation, without its seed. `ingredient` numbers what it changes, 0 is the base."""
+
+    recipe: str
+    label: str
+    ingredient: int
+    changes: dict
+    experiment: Experiment
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}: {self.label}"
+
+
+def list_variants(weights: str, ablations: dict[str, Ablation] = ABLATIONS) -> list[Variant]:
+    """All of them, each recipe's base first; `weights` is for the recipes that start from some."""
+    found = []
+    for recipe, ablation in ablations.items():
+        base = get_experiment(recipe, **ablation.base)
+        if base.weights is not None:
+            base = replace(base, weights=weights)
+        for number, ingredient in enumerate(({"base": {}}, *ablation.variants)):
+            for label, changes in ingredient.items():
+                shown = changes if number else ablation.base
+                found.append(Variant(recipe, label, number, shown, replace(base, **changes)))
+    return found
+
+
+def choose(variants: list[Variant], only: Sequence[str]) -> list[Variant]:
+    """Those whose name begins like one of `only`, and the bases that they are compared with."""
+    named = [variant for variant in variants if variant.name.startswith(tuple(only))]
+    recipes = {variant.recipe for variant in named}
+    return [each for each in variants if each in named or (not each.ingredient and each.recipe in recipes)]
+
+
+def prepare_photos(dataset: str, count: int, paths: Paths) -> None:
+    """The data set, of whose training photos `count` stay, each class with its share; once."""
+    fetch_dataset(dataset, paths)
+    if not paths.split.exists():
+        photos = scan_splits(paths)
+        # a twin to validate on would reward the variant that learns by heart
+        split_photos(photos, find_duplicates(photos), paths, leave_out_twins=True)
+    table = pd.read_csv(paths.split, dtype=str, keep_default_na=False)
+    usable = table[(table["split"] == "train") & (table["left_out"] == "")]
+    drawn = usable.sort_values("path").sample(frac=1, random_state=0)
+    by_class = drawn.groupby(drawn["path"].str.split("/").str[1])["path"]
+    place = (by_class.cumcount() + 0.5) / by_class.transform("size")
+    beyond = place.sort_values(kind="stable").index[count:]
+    if len(beyond):
+        table.loc[beyond, "left_out"] = f"not among the ablation's {count:,} photos"
+        write_text(paths.split, table.to_csv(index=False, lineterminator="\n"))
+
+
+def logged_runs(paths: Paths) -> dict[Experiment, tuple]:
+    """The runs of the table that came to their end, a NaN loss being one, by what was run."""
+    found = {}
+    for row in read_table(paths).itertuples():
+        with suppress(ValueError, TypeError):  # the seed's rows have no settings, other versions' may not fit
+            experiment = Experiment.from_json(row.settings)
+            if row.state == FINISHED or "NaN" in row.state:
+                found[experiment] = row
+    return found
+
+
+def run_missing(variants: list[Variant], seeds: Sequence[int], projects: dict[str, Paths]) -> None:
+    """Trains what has no row yet, and says in each row whose it is. Raises KeyboardInterrupt after Ctrl-C."""
+    plan = [
+        (variant, replace(variant.experiment, seed=seed), projects[variant.recipe])
+        for seed in seeds
+        for variant in variants
+    ]
+    for variant, experiment, paths in tqdm(plan, "ablation runs", unit="run"):
+        row, comment = logged_runs(paths).get(experiment), {"comment": f"ablation: {variant.name}"}
+        if row is None:
+            try:
+                run = train(experiment, paths)
+            except UserError as error:  # such as a NaN in the first epoch: the others may run
+                print(f"{variant.name}, seed {experiment.seed}: {error}")
+                continue
+            update_run(run.model_path, comment, paths)
+            print(f"{variant.name}, seed {experiment.seed}: {run}", flush=True)
+            if run.state.startswith("stopped by the user"):
+                raise KeyboardInterrupt
+        elif row.comment != comment["comment"]:  # killed between the two
+            update_run(row.model_file, comment, paths)
+
+
+def summarize(variants: list[Variant], seeds: Sequence[int], paths: Paths) -> pd.DataFrame:
+    """A row a variant that has run: name, accuracies (percent, a seed each), mean, difference and verdict.
+
+    "noise" is where the seeds' ranges of the variant and of its base overlap; else "better" or "worse".
+    """
+    logged, rows, bases = logged_runs(paths), [], {}
+    for variant in variants:
+        experiments = [replace(variant.experiment, seed=seed) for seed in seeds]
+        reached = [float(logged[each].val_accuracy) for each in experiments if each in logged]
+        if not reached:
+            continue
+        if not variant.ingredient:
+            bases[variant.recipe] = reached
+        base = bases.get(variant.recipe, [])
+        difference = np.mean(reached) - np.mean(base) if base else np.nan
+        if not variant.ingredient:
+            verdict = "base"
+        elif min(len(reached), len(base)) < 2:
+            verdict = "needs more seeds"
+        elif min(reached) <= max(base) and min(base) <= max(reached):
+            verdict = "noise"
+        else:
+            verdict = "better" if difference > 0 else "worse"
+        rows.append((variant, reached, np.mean(reached), difference, verdict))
+    return pd.DataFrame(rows, columns=["variant", "accuracies", "mean", "difference", "verdict"])
+
+
+def markdown(summary: pd.DataFrame, seeds: int) -> str:
+    """The summary as a table, and how far to trust it."""
+    lines = ["| Variant | What changed | Validation, % | Difference | Verdict |", "| --- " * 5 + "|"]
+    for row in summary.itertuples():
+        changed = ", ".join(
+            f"{field}={value:.3g}" if isinstance(value, float) else f"{field}={value}"
+            for field, value in row.variant.changes.items()
+        )
+        spread = f"{row.mean:.1f} ({min(row.accuracies):.1f}–{max(row.accuracies):.1f})"
+        difference = f"{row.difference:+.1f}" if row.variant.ingredient else ""
+        lines.append(f"| {row.variant.name} | {changed} | {spread} | {difference} | {row.verdict} |")
+    lines.append(
+        f"\nMean and range of {seeds} seeds, the best epoch of each. Noise: the ranges of variant and base "
+        f"overlap; of two equal settings they part by luck in {2 / comb(2 * seeds, seeds):.0%} of cases."
+    )
+    return "\n".join(lines)
+
+
+def plot(summary: pd.DataFrame) -> Figure:
+    """A panel a recipe: a dot a seed, a mark at the mean, the base as a line over the band of its seeds."""
+    recipes = summary.groupby(summary["variant"].map(lambda variant: variant.recipe), sort=False)
+    longest = recipes.size().max()
+    size = (6 * len(recipes), 0.36 * longest + 1.8)
+    figure, axes = plt.subplots(1, len(recipes), figsize=size, squeeze=False, layout="constrained")
+    for axis, (recipe, rows) in zip(axes[0], recipes, strict=True):
+        # a gap between ingredients
+        places = np.arange(len(rows)) + 0.6 * np.array([row.ingredient for row in rows["variant"]])
+        for place, row in zip(places, rows.itertuples(), strict=True):
+            color = "black" if row.verdict == "base" else COLORS.get(row.verdict, TRAIN)
+            axis.plot(row.accuracies, [place] * len(row.accuracies), "o", ms=5, alpha=0.6, color=color)
+            axis.plot([row.mean] * 2, [place - 0.35, place + 0.35], color=color, lw=2)
+            if row.verdict == "base":
+                axis.axvspan(min(row.accuracies), max(row.accuracies), color="grey", alpha=0.15, lw=0)
+                axis.axvline(row.mean, color="black", lw=1, ls=":")
+        axis.set_yticks(places, [variant.label for variant in rows["variant"]])
+        axis.set(ylim=(places[-1] + 0.7, -0.7), xlabel="validation accuracy, %", title=recipe)
+        axis.grid(axis="y", visible=False)
+    figure.suptitle("Green: better than the base on every seed, red: worse, blue: noise", fontsize=9)
+    return figure
+
+
+def ablate(
+    dataset: str,
+    weights: str,
+    results: str | Path,
+    only: Sequence[str] = ("",),
+    seeds: Sequence[int] = (42, 43, 44),
+    ablations: dict[str, Ablation] = ABLATIONS,
+    figure: Path = FIGURE,
+) -> pd.DataFrame:
+    """Runs what is missing below the folder `results`, prints the table, draws `figure`; gives the summary.
+
+    `only`: beginnings of the names of what to run. Raises UserError where no name begins so.
+    """
+    variants = list_variants(weights, ablations)
+    chosen = choose(variants, only)
+    if not chosen:
+        raise UserError(
+            f"No variant begins with {only[0]!r}; there are: {', '.join(v.name for v in variants)}."
+        )
+    projects = {}
+    for recipe in dict.fromkeys(variant.recipe for variant in chosen):
+        count = ablations[recipe].photos
+        projects[recipe] = get_paths(Path(results, f"{count}_photos"), results)
+        prepare_photos(dataset, count, projects[recipe])
+    plt.rcParams.update(PLOT_STYLE)
+    run_missing(chosen, seeds, projects)
+    summary = summarize(chosen, seeds, projects[chosen[0].recipe])
+    print(f"\n{markdown(summary, len(seeds))}")
+    plot(summary).savefig(figure, dpi=100)
+    return summary
+
+
+def main() -> None:
+    """Reads the command line."""
+    options = argparse.ArgumentParser(prog="tools.ablate", description=__doc__.splitlines()[0])
+    options.add_argument("--dataset", required=True, help="a zip or folder with train/ and, better, val/")
+    options.add_argument("--weights", default="imagenet", help="of Xception, as the experiment takes them")
+    options.add_argument("--results", required=True, help="a folder for photos, models and the table")
+    options.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="beginnings of names")
+    options.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    ablate(**vars(options.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
