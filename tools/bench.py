@@ -281,6 +281,9 @@ class Clock(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
+        if self.recorder:
+            self.recorder.set_params(self.params)
+            self.recorder.on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
         if self.recorder:
@@ -451,7 +454,7 @@ def plot(rows: list[Row], note: str) -> Figure:
 def main() -> None:
     """Measures, prints, draws."""
     options = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    options.add_argument("--photos", type=int, default=3000, help="of the run from beginning to end (3000)")
+    options.add_argument("--photos", type=int, default=1600, help="of the run from beginning to end (1600)")
     options.add_argument("--some", type=int, default=400, help="of them, for all other rows (400)")
     options.add_argument("--size", type=int, default=96, help="of the networks' pictures, px (96)")
     options.add_argument("--data", help="a zip or folder with photos; without it, photos are drawn")
