@@ -24,10 +24,8 @@ from emo.split import training_manifests
 
 # the seed's ImageDataGenerator settings; zoom and shifts are fractions, rotation is in degrees
 ZOOM, SHIFT, ROTATION = 0.2, 0.2, 15.0
-ERASED, ASPECT = (
-    (0.02, 0.33),
-    3.3,
-)  # Zhong 2020: a rectangle's share of the picture, its longer side / shorter
+# Zhong 2020: an erased rectangle's share of the picture, its longer side / shorter
+ERASED, ASPECT = (0.02, 0.33), 3.3
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.2, 1.0  # of the Beta distribution: Zhang 2018 on ImageNet, Yun 2019
 AFFINE, COLOR, ERASE = 6, 2, 5  # random numbers that each takes a photo
 MAX_SIDE = 1024  # pixels of a copy

@@ -133,12 +133,11 @@ def _files(
         "photos": _photos_hash(photos.path, paths),
         "versions": [keras.__version__, tf.__version__, PIL.__version__],
     }
-    files = []
+    e, files = experiment, []
+    settings = [ZOOM, SHIFT, ROTATION, e.augment_strength, e.color, e.erase, *ERASED, ASPECT]
     for view in range(views + 1):
-        e = experiment
-        settings = [ZOOM, SHIFT, ROTATION, e.augment_strength, e.color, e.erase, *ERASED, ASPECT]
-        augmentation = {"view": view, "seed": experiment.seed, "settings": settings}
-        text = json.dumps(key | (augmentation if view else {}), sort_keys=True)
+        augmented = {"view": view, "seed": e.seed, "settings": settings} if view else {}
+        text = json.dumps(key | augmented, sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
         name = f"{experiment.backbone}_{cut}_{experiment.image_size}px_view{view}_{digest}.npy"
         files.append(paths.features / name)
@@ -164,8 +163,8 @@ def _outputs(
     layer: RandomAugmentation | None = None,
     draws: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """float16 batches of what `frozen` makes of the pictures from `start` on, by `layer` and its `draws`
-    augmented, if they are given."""
+    """float16 batches of what `frozen` makes of the pictures from `start` on; `layer`, where given, augments
+    them by `draws`."""
     arrays = (images,) if layer is None else (images, draws)
 
     def batches():

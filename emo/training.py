@@ -87,7 +87,7 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         )
     with strategy.scope(), computing_in(policy):
         network = build_model(experiment, len(names))
-        if strategy.num_replicas_in_sync > 1:
+        if devices > 1:
             normalize_over_all_devices(network.get_layer(experiment.backbone))
         trainer, train_set, val_set = prepare(network, experiment, train_files, val_files, names, paths)
         compile_trainer(trainer, experiment, len(train_set))
