@@ -26,6 +26,8 @@ class Experiment:
       or a block name (that block and all after it train).
     - head: the layers between backbone and softmax, e.g. ("avg_pool", "dropout 0.2", "dense 1024");
       dense layers have ReLU; the softmax layer is added with as many units as there are classes.
+    - freeze_batch_norm: BatchNormalization keeps the statistics and scales that it came with in the unfrozen
+      part too.
     - optimizer: "sgd", "adam" or "adamw"; learning_rate > 0; momentum in [0, 1), for sgd; weight_decay in
       [0, 1], for adamw (Loshchilov and Hutter 2019).
     - schedule: "constant", or "cosine": the learning rate rises from 0 over `warmup_epochs`, then falls to 0
@@ -77,6 +79,7 @@ class Experiment:
     views: int = 0
     epochs: int = 10
     unfreeze: str = "none"
+    freeze_batch_norm: bool = False
     weights: str | None = "imagenet"
     face_margin: float | None = None
     image_size: int = 224
@@ -109,6 +112,7 @@ class Experiment:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
         _one_of("relabel", self.relabel, (True, False))
+        _one_of("freeze_batch_norm", self.freeze_batch_norm, (True, False))
         _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
         _number("momentum", self.momentum, float, 0, 0.9999)
         if self.momentum and self.optimizer != "sgd":

@@ -35,14 +35,15 @@ def build_model(experiment: Experiment, class_count: int) -> keras.Model:
     """An uncompiled model: RGB pictures in 0–255, (n, size, size, 3) → probabilities, (n, class_count).
 
     Preprocessing is inside. What `experiment.unfreeze` leaves frozen is not trainable, its
-    BatchNormalization layers included, so their statistics do not move. Raises UserError where the
-    weights cannot be had.
+    BatchNormalization layers included, so their statistics do not move; with `freeze_batch_norm` no
+    BatchNormalization's do. Raises UserError where the weights cannot be had.
     """
     keras.utils.set_random_seed(experiment.seed)  # the initial weights are part of the run
     network = build_backbone(experiment.backbone, experiment.image_size, experiment.weights)
     train = trainable_layers(network, experiment.backbone, experiment.unfreeze)
     for layer in network.layers:
-        layer.trainable = layer.name in train
+        keeps = experiment.freeze_batch_norm and isinstance(layer, layers.BatchNormalization)
+        layer.trainable = layer.name in train and not keeps
 
     images = keras.Input((experiment.image_size, experiment.image_size, 3), name="rgb_0_255")
     x = network(preprocess(images, get_backbone(experiment.backbone).preprocessing))

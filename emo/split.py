@@ -141,12 +141,22 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
     return train, val
 
 
-def leaked_photos(paths: Paths) -> list[str]:
-    """The photos to validate and to test on that have a twin among those to train on, by `data/split.csv`."""
+def leaked_photos(paths: Paths, near: bool = True) -> list[str]:
+    """The photos to validate and to test on that have a twin among those to train on, by `data/split.csv`.
+
+    Without `near` only those count whose twin is the same file.
+    """
     if not paths.train.is_dir():
         return []
     table = load_split(paths)
-    return list(table.loc[_leaks(table), "path"])
+    leaks = table.loc[_leaks(table), ["path", "group"]]
+    if not near:
+        trained = (
+            (table["split"] == "train") & (table["left_out"] == "") & table["group"].isin(leaks["group"])
+        )
+        contents = {Path(path).read_bytes() for path in table.loc[trained, "path"]}
+        leaks = leaks[[Path(path).read_bytes() in contents for path in leaks["path"]]]
+    return list(leaks["path"])
 
 
 def _leaks(table: pd.DataFrame) -> pd.Series:

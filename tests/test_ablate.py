@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import tools.ablate
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.paths import PROJECT_ROOT, get_paths
 from emo.runlog import log_run, read_table
 from emo.split import training_manifests
 from tests.fixtures import write_photos
-from tools.ablate import Ablation, ablate, choose, list_variants, markdown, plot, summarize
+from tools.ablate import Ablation, ablate, choose, list_variants, markdown, plot, run_missing, summarize
 
 TINY = {
     "emo_mini": Ablation(
@@ -63,7 +64,7 @@ def test_killed_and_started_again_it_runs_only_what_is_missing(tmp_path):
         assert table.iloc[0]["model_file"] == first["model_file"]
         assert read_table(paths)["number"].max() == 14
     assert [Experiment.from_json(text).augment for text in table["settings"]] == [True, False]
-    assert list(summary["verdict"]) == ["base", "needs more seeds"]
+    assert [variant.label for variant in summary["variant"]] == ["base", "no augmentation"]
     assert figure.exists()
 
     train, val = training_manifests(paths)
@@ -79,6 +80,8 @@ ACCURACIES = {  # of three seeds
     "no augmentation": (40.0, 41.0, 42.0),
     "erase": (51.9, 53.0, 54.0),
     "cutmix": (52.1, 53.0, 54.0),
+    "balanced": (52.0,),
+    "mixup": (51.9,),
 }
 
 
@@ -95,14 +98,32 @@ def logged(paths):
 def test_what_overlaps_is_noise(logged, tmp_path):
     summary = summarize(list_variants("imagenet"), (42, 43, 44), logged)
     verdicts = {row.variant.label: row.verdict for row in summary.itertuples()}
-    assert verdicts == {"base": "base", "no augmentation": "worse", "erase": "noise", "cutmix": "better"}
+    assert verdicts == {"base": "base", "no augmentation": "worse", "erase": "noise", "cutmix": "better"} | {
+        "balanced": "better",
+        "mixup": "needs more seeds",
+    }
     text = markdown(summary, 3)
     assert "| emo_mini: no augmentation | augment=False | 41.0 (40.0–42.0) | -10.0 | worse |" in text
     assert "| emo_mini: base | epochs=10, average=0.97 | 51.0 (50.0–52.0) |  | base |" in text
+    assert "| emo_mini: balanced | balance=1 | 52.0 | +2.0 | better |" in text
     assert "part by luck in 10% of cases" in text
     plot(summary).savefig(tmp_path / "figure.png", dpi=50)
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.width >= 300
+
+
+def test_what_one_seed_makes_clear_is_not_run_again(logged, monkeypatch):
+    trained = []
+
+    def started(experiment, paths):
+        trained.append(experiment)
+        raise UserError("not here")
+
+    monkeypatch.setattr(tools.ablate, "train", started)
+    known = [each for each in list_variants("imagenet") if each.recipe == "emo_mini"]
+    known = [each for each in known if each.label in ACCURACIES]
+    run_missing(known, (42, 43, 44), {"emo_mini": logged})
+    assert [(each.mix, each.seed) for each in trained] == [("mixup", 43), ("mixup", 44)]
 
 
 def test_a_name_brings_its_base_along_and_a_wrong_one_is_told(tmp_path):

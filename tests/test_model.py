@@ -79,6 +79,21 @@ def test_frozen_batch_normalization_does_not_move_and_the_unfrozen_does():
     assert any(name.endswith("_bn") for name in moved)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_batch_normalization_can_keep_its_statistics_where_all_else_learns(kept):
+    model = build_model(small("12", unfreeze="all", freeze_batch_norm=kept), 3)
+    network = model.get_layer("resnet50")
+    before = {layer.name: layer.get_weights() for layer in network.layers}
+    model.compile("sgd", "categorical_crossentropy")
+    model.fit(PICTURES, np.eye(3)[[0, 1, 2, 0]], epochs=1, verbose=0)
+    moved = {
+        type(layer).__name__
+        for layer in network.layers
+        if any((old != new).any() for old, new in zip(before[layer.name], layer.get_weights(), strict=True))
+    }
+    assert moved == {"Conv2D"} | (set() if kept else {"BatchNormalization"})
+
+
 def test_metadata_travels_in_the_file_and_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     model = build_model(small("2"), 3)
     path = tmp_path / "model.h5"

@@ -123,6 +123,8 @@ def test_twins_across_splits_and_classes_are_counted(paths):
     split_photos(manifest, groups, paths)
     names_of = sorted(path.rsplit("/", 1)[1] for path in leaked_photos(paths))
     assert names_of == ["4.jpg", "5.jpg", "6.jpg"]  # the first of them validates
+    names_of = sorted(path.rsplit("/", 1)[1] for path in leaked_photos(paths, near=False))
+    assert names_of == ["4.jpg", "5.jpg"]
 
     shown = [path.rsplit("/", 1)[1] for path in example_pairs(groups).path]
     expected = [("5.jpg", "3.jpg"), ("6.jpg", "9.jpg"), ("8.jpg", "7.jpg"), ("2.jpg", "4.jpg")]

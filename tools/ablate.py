@@ -1,9 +1,9 @@
 """What a recipe's ingredients are worth: `python -m tools.ablate --dataset ZIP --weights FILE --results DIR`.
 
 Runs each recipe in small, and with one thing changed at a time, on a fixed part of the training photos and
-all validation photos, every variant with the first seed before any with the second. Each run is a row of
-DIR's experiments.xlsx, "ablation: NAME". Killed and started again, it goes on where it was. Prints a
-Markdown table and draws images/ablations.png. All of it takes many hours on two cores.
+all validation photos: every variant with the first seed, then with the others those that a seed leaves open.
+Each run is a row of DIR's experiments.xlsx, "ablation: NAME". Killed and started again, it goes on where it
+was. Prints a Markdown table and draws images/ablations.png. All of it takes hours on two cores.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from emo.split import split_photos
 from emo.training import FINISHED, train
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
+CLEAR = 2.0  # points from the base that one seed is enough for
 COLORS = {"better": GOOD, "worse": BAD}
 
 
@@ -49,7 +50,7 @@ class Ablation:
 # `average` reaches back over the same share of a run as in the recipe, 3.5% and 6% of its steps
 ABLATIONS = {
     "emo_mini": Ablation(
-        photos=6000,
+        photos=4000,
         base={"epochs": 10, "average": 0.97},
         variants=(
             {
@@ -82,6 +83,7 @@ ABLATIONS = {
                 "all layers": {"unfreeze": "all"},
             },
             {"learning rate / 3": {"learning_rate": 1e-4}, "learning rate × 3": {"learning_rate": 9e-4}},
+            {"frozen BatchNormalization": {"freeze_batch_norm": True}},
         ),
     ),
 }
@@ -153,46 +155,64 @@ def logged_runs(paths: Paths) -> dict[Experiment, tuple]:
 
 
 def run_missing(variants: list[Variant], seeds: Sequence[int], projects: dict[str, Paths]) -> None:
-    """Trains what has no row yet, and says in each row whose it is. Raises KeyboardInterrupt after Ctrl-C."""
-    plan = [
-        (variant, replace(variant.experiment, seed=seed), projects[variant.recipe])
-        for seed in seeds
-        for variant in variants
-    ]
-    for variant, experiment, paths in tqdm(plan, "ablation runs", unit="run"):
-        row, comment = logged_runs(paths).get(experiment), {"comment": f"ablation: {variant.name}"}
+    """Trains what has no row yet, and says in each row whose it is. Raises KeyboardInterrupt after Ctrl-C.
+
+    What the first seed takes CLEAR points from its base needs no other.
+    """
+    plan = [(variant, seed) for seed in seeds for variant in variants]
+    for variant, seed in tqdm(plan, "ablation runs", unit="run"):
+        paths = projects[variant.recipe]
+        logged = logged_runs(paths)
+        if seed != seeds[0] and is_clear(variant, variants, seeds[0], logged):
+            continue
+        experiment = replace(variant.experiment, seed=seed)
+        row, comment = logged.get(experiment), {"comment": f"ablation: {variant.name}"}
         if row is None:
             try:
                 run = train(experiment, paths)
             except UserError as error:  # such as a NaN in the first epoch: the others may run
-                print(f"{variant.name}, seed {experiment.seed}: {error}")
+                print(f"{variant.name}, seed {seed}: {error}")
                 continue
             update_run(run.model_path, comment, paths)
-            print(f"{variant.name}, seed {experiment.seed}: {run}", flush=True)
+            print(f"{variant.name}, seed {seed}: {run}", flush=True)
             if run.state.startswith("stopped by the user"):
                 raise KeyboardInterrupt
         elif row.comment != comment["comment"]:  # killed between the two
             update_run(row.model_file, comment, paths)
 
 
+def is_clear(variant: Variant, variants: list[Variant], seed: int, logged: dict[Experiment, tuple]) -> bool:
+    """Whether that seed alone puts the variant CLEAR points from its recipe's base."""
+    base = next(each for each in variants if each.recipe == variant.recipe and not each.ingredient)
+    rows = [logged.get(replace(each.experiment, seed=seed)) for each in (variant, base)]
+    return None not in rows and abs(rows[0].val_accuracy - rows[1].val_accuracy) >= CLEAR
+
+
 def summarize(variants: list[Variant], seeds: Sequence[int], paths: Paths) -> pd.DataFrame:
     """A row a variant that has run: name, accuracies (percent, a seed each), mean, difference and verdict.
 
-    "noise" is where the seeds' ranges of the variant and of its base overlap; else "better" or "worse".
+    "noise" is where the seeds' ranges of the variant and of its base overlap, else it is "better" or "worse";
+    so is what has one seed, and is CLEAR points from the base's run of that seed. `difference` is between
+    the means over the seeds that the variant has.
     """
-    logged, rows, bases = logged_runs(paths), [], {}
+    logged, rows = logged_runs(paths), []
     for variant in variants:
         experiments = [replace(variant.experiment, seed=seed) for seed in seeds]
-        reached = [float(logged[each].val_accuracy) for each in experiments if each in logged]
+        reached = {
+            seed: float(logged[each].val_accuracy)
+            for seed, each in zip(seeds, experiments, strict=True)
+            if each in logged
+        }
+        if not variant.ingredient:
+            bases = reached
         if not reached:
             continue
-        if not variant.ingredient:
-            bases[variant.recipe] = reached
-        base = bases.get(variant.recipe, [])
+        base = [bases[seed] for seed in reached if seed in bases]
+        reached = list(reached.values())
         difference = np.mean(reached) - np.mean(base) if base else np.nan
         if not variant.ingredient:
             verdict = "base"
-        elif min(len(reached), len(base)) < 2:
+        elif len(base) < max(2, len(seeds)) and not abs(difference) >= CLEAR:
             verdict = "needs more seeds"
         elif min(reached) <= max(base) and min(base) <= max(reached):
             verdict = "noise"
@@ -210,12 +230,14 @@ def markdown(summary: pd.DataFrame, seeds: int) -> str:
             f"{field}={value:.3g}" if isinstance(value, float) else f"{field}={value}"
             for field, value in row.variant.changes.items()
         )
-        spread = f"{row.mean:.1f} ({min(row.accuracies):.1f}–{max(row.accuracies):.1f})"
+        low, high = min(row.accuracies), max(row.accuracies)
+        spread = f"{row.mean:.1f}" + (f" ({low:.1f}–{high:.1f})" if len(row.accuracies) > 1 else "")
         difference = f"{row.difference:+.1f}" if row.variant.ingredient else ""
         lines.append(f"| {row.variant.name} | {changed} | {spread} | {difference} | {row.verdict} |")
     lines.append(
-        f"\nMean and range of {seeds} seeds, the best epoch of each. Noise: the ranges of variant and base "
-        f"overlap; of two equal settings they part by luck in {2 / comb(2 * seeds, seeds):.0%} of cases."
+        f"\nMean and range of {seeds} seeds, the best epoch of each; one number is one seed, which put the "
+        f"variant {CLEAR:g} points or more from the base. Noise: the ranges of variant and base overlap; of "
+        f"two equal settings they part by luck in {2 / comb(2 * seeds, seeds):.0%} of cases."
     )
     return "\n".join(lines)
 

@@ -1,8 +1,9 @@
 """What speed costs in accuracy: `python -m tools.bench_accuracy --dataset ZIP --weights FILE`.
 
-Trains the seed's experiment 9 on some photos of a data set, on several seeds: as it is, with `views` and,
-where --precision names one, in that precision. Prints the validation accuracies of each and the difference.
-All train on the same photos, drawn once; those of a `val` folder validate, else a fifth of each class.
+Trains the seed's experiment 9 on some photos of a data set, on several seeds: as it is, with each number of
+`views` and, where --precision names one, in that precision. Prints the validation accuracies of each and the
+difference. All train on the same photos, drawn once; those of a `val` folder validate, else a fifth of each
+class.
 """
 
 import argparse
@@ -46,15 +47,15 @@ def main() -> None:
     options.add_argument("--photos", type=int, default=1500, help="to train on (1500)")
     options.add_argument("--validation", type=int, default=1500, help="to validate on, from val/ (1500)")
     options.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    options.add_argument("--epochs", type=int, default=5)
-    options.add_argument("--views", type=int, default=1)
+    options.add_argument("--epochs", type=int, default=20)
+    options.add_argument("--views", type=int, nargs="+", default=[1, 3])
     options.add_argument("--precision", choices=PRECISIONS, help="to compare with float32; none by default")
     options.add_argument("--size", type=int, default=96, help="of the network's pictures, px (96)")
     chosen = options.parse_args()
     plain = get_experiment(
         "9", weights=chosen.weights, image_size=chosen.size, epochs=chosen.epochs, precision="float32"
     )
-    sides = {f"views={chosen.views}": replace(plain, views=chosen.views)}
+    sides = {f"views={number}": replace(plain, views=number) for number in chosen.views}
     if chosen.precision:
         sides[chosen.precision] = replace(plain, precision=chosen.precision)
     with tempfile.TemporaryDirectory() as folder:
