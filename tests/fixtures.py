@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.special import softmax
 
 COLORS = {"anger": (200, 40, 40), "happy": (230, 200, 40), "sad": (40, 70, 190)}
@@ -45,3 +45,17 @@ def random_answers(count: int, seed: int = 0, names=tuple(COLORS), skill: float 
     truth = rng.integers(len(names), size=count)
     logits = rng.normal(0, 1.5, (count, len(names))) + skill * np.eye(len(names))[truth]
     return answers([names[place] for place in truth], softmax(2 * logits, axis=1), names)
+
+
+def scene(seed: int, size: int = 120) -> Image.Image:
+    """A photo of its own: soft spots of light and some hard shapes."""
+    random = np.random.default_rng(seed)
+    rough = random.integers(0, 256, (6, 6, 3), np.uint8)
+    image = Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(5):
+        x, y, width, height = random.integers(0, size, 4)
+        draw.ellipse(
+            (x, y, x + width // 2, y + height // 2), fill=tuple(map(int, random.integers(0, 256, 3)))
+        )
+    return image

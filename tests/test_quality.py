@@ -4,32 +4,15 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 from emo.dataset import scan_dataset, scan_splits
 from emo.paths import PROJECT_ROOT
 from emo.quality import example_pairs, find_duplicates, summarize_duplicates
 from emo.split import leaked_photos, split_photos
-from tests.fixtures import write_photos
-
-SIZE = 120
-
-
-def scene(seed: int) -> Image.Image:
-    """A photo of its own: soft spots of light and some hard shapes."""
-    random = np.random.default_rng(seed)
-    rough = random.integers(0, 256, (6, 6, 3), np.uint8)
-    image = Image.fromarray(rough).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(image)
-    for _ in range(5):
-        x, y, width, height = random.integers(0, SIZE, 4)
-        draw.ellipse(
-            (x, y, x + width // 2, y + height // 2), fill=tuple(map(int, random.integers(0, 256, 3)))
-        )
-    return image
+from tests.fixtures import scene, write_photos
 
 
 def cropped(image: Image.Image, share: float) -> Image.Image:

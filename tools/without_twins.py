@@ -1,0 +1,45 @@
+"""What twins flatter: `python -m tools.without_twins --project DIR`.
+
+For each report in DIR/model, the accuracy on all photos, without those whose very file is among the training
+photos, and without those with a near copy there, each with its 95% interval, as a Markdown table.
+"""
+
+import argparse
+from collections.abc import Collection
+from pathlib import Path
+
+from emo.evaluation import Report, percent, report
+from emo.paths import get_paths
+from emo.publish import read_report
+from emo.split import leaked_photos
+
+
+def accuracy_without(whole: Report, names: Collection[str]) -> str:
+    """The accuracy on the photos that are not among `names`, with its interval and their number."""
+    table = whole.predictions
+    rest = report(table[~table["path"].isin(names)], whole.confusion.columns)
+    return f"{rest.accuracy:.1%} ({percent(rest.interval)}), {rest.photos:,}"
+
+
+def main() -> None:
+    """Prints the table."""
+    options = argparse.ArgumentParser(prog="tools.without_twins", description=__doc__.splitlines()[0])
+    options.add_argument("--project", type=Path, required=True, help="a folder with data/ and model/")
+    paths = get_paths(options.parse_args().project)
+    same, near = (
+        {Path(path).relative_to(paths.data).as_posix() for path in leaked_photos(paths, near)}
+        for near in (False, True)
+    )
+    print(
+        "| Model | All, photos | Without identical | Without identical and near |",
+        "| --- " * 4 + "|",
+        sep="\n",
+    )
+    for file in sorted(paths.model.glob("*_report.json")):
+        whole = read_report(file)
+        figures = (accuracy_without(whole, names) for names in ((), same, near))
+        print(f"| {whole.model} | {' | '.join(figures)} |")
+
+
+if __name__ == "__main__":
+    main()
