@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from emo import checkpoint, training
@@ -263,6 +264,10 @@ def test_ctrl_c_keeps_the_best_model_and_logs_the_row(dataset):
     assert load_classifier(dataset.model / row.model_file)
 
 
+@pytest.mark.skipif(
+    not tf.config.list_physical_devices("GPU"),
+    reason="TensorFlow 2.20's float16 convolutions can lock each other out on a CPU of two threads",
+)
 @pytest.mark.parametrize("views", [0, 1])
 def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
     unfreeze = "block5" if views else "all"
