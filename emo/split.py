@@ -149,20 +149,20 @@ def leaked_photos(paths: Paths, near: bool = True) -> list[str]:
     if not paths.train.is_dir():
         return []
     table = load_split(paths)
-    leaks = table.loc[_leaks(table), ["path", "group"]]
+    leaks = table.loc[_leaks(table), "path"]
     if not near:
-        trained = (
-            (table["split"] == "train") & (table["left_out"] == "") & table["group"].isin(leaks["group"])
-        )
-        contents = {Path(path).read_bytes() for path in table.loc[trained, "path"]}
-        leaks = leaks[[Path(path).read_bytes() in contents for path in leaks["path"]]]
-    return list(leaks["path"])
+        contents = {Path(path).read_bytes() for path in table.loc[_trained_twins(table), "path"]}
+        leaks = leaks[[Path(path).read_bytes() in contents for path in leaks]]
+    return list(leaks)
 
 
 def _leaks(table: pd.DataFrame) -> pd.Series:
-    twins = (table["left_out"] == "") & (table["group"] > 0)
-    trained = table.loc[twins & (table["split"] == "train"), "group"]
-    return twins & (table["split"] != "train") & table["group"].isin(trained)
+    trained = table.loc[_trained_twins(table), "group"]
+    return (table["left_out"] == "") & (table["split"] != "train") & table["group"].isin(trained)
+
+
+def _trained_twins(table: pd.DataFrame) -> pd.Series:
+    return (table["left_out"] == "") & (table["group"] > 0) & (table["split"] == "train")
 
 
 def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:

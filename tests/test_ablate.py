@@ -16,7 +16,7 @@ from emo.paths import PROJECT_ROOT, get_paths
 from emo.runlog import log_run, read_table
 from emo.split import training_manifests
 from tests.fixtures import write_photos
-from tools.ablate import Ablation, ablate, choose, list_variants, markdown, plot, run_missing, summarize
+from tools.ablate import Ablation, ablate, choose, list_variants, plot, report, run_missing, summarize
 
 TINY = {
     "emo_mini": Ablation(
@@ -102,7 +102,7 @@ def test_what_overlaps_is_noise(logged, tmp_path):
         "balanced": "better",
         "mixup": "needs more seeds",
     }
-    text = markdown(summary, 3)
+    text = report(summary, 3)
     assert "| emo_mini: no augmentation | augment=False | 41.0 (40.0–42.0) | -10.0 | worse |" in text
     assert "| emo_mini: base | epochs=10, average=0.97 | 51.0 (50.0–52.0) |  | base |" in text
     assert "| emo_mini: balanced | balance=1 | 52.0 | +2.0 | better |" in text

@@ -32,9 +32,11 @@ from emo.quality import find_duplicates
 from emo.runlog import read_table, update_run
 from emo.split import split_photos
 from emo.training import FINISHED, train
+from tools.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
 CLEAR = 2.0  # points from the base that one seed is enough for
+HEADINGS = ("Variant", "What changed", "Validation, %", "Difference", "Verdict")
 COLORS = {"better": GOOD, "worse": BAD}
 
 
@@ -197,12 +199,8 @@ def summarize(variants: list[Variant], seeds: Sequence[int], paths: Paths) -> pd
     """
     logged, rows = logged_runs(paths), []
     for variant in variants:
-        experiments = [replace(variant.experiment, seed=seed) for seed in seeds]
-        reached = {
-            seed: float(logged[each].val_accuracy)
-            for seed, each in zip(seeds, experiments, strict=True)
-            if each in logged
-        }
+        runs = {seed: logged.get(replace(variant.experiment, seed=seed)) for seed in seeds}
+        reached = {seed: float(run.val_accuracy) for seed, run in runs.items() if run is not None}
         if not variant.ingredient:
             bases = reached
         if not reached:
@@ -222,9 +220,9 @@ def summarize(variants: list[Variant], seeds: Sequence[int], paths: Paths) -> pd
     return pd.DataFrame(rows, columns=["variant", "accuracies", "mean", "difference", "verdict"])
 
 
-def markdown(summary: pd.DataFrame, seeds: int) -> str:
+def report(summary: pd.DataFrame, seeds: int) -> str:
     """The summary as a table, and how far to trust it."""
-    lines = ["| Variant | What changed | Validation, % | Difference | Verdict |", "| --- " * 5 + "|"]
+    lines = []
     for row in summary.itertuples():
         changed = ", ".join(
             f"{field}={value:.3g}" if isinstance(value, float) else f"{field}={value}"
@@ -233,13 +231,13 @@ def markdown(summary: pd.DataFrame, seeds: int) -> str:
         low, high = min(row.accuracies), max(row.accuracies)
         spread = f"{row.mean:.1f}" + (f" ({low:.1f}–{high:.1f})" if len(row.accuracies) > 1 else "")
         difference = f"{row.difference:+.1f}" if row.variant.ingredient else ""
-        lines.append(f"| {row.variant.name} | {changed} | {spread} | {difference} | {row.verdict} |")
-    lines.append(
-        f"\nMean and range of {seeds} seeds, the best epoch of each; one number is one seed, which put the "
+        lines.append((row.variant.name, changed, spread, difference, row.verdict))
+    return (
+        f"{markdown(HEADINGS, lines)}\n\n"
+        f"Mean and range of {seeds} seeds, the best epoch of each; one number is one seed, which put the "
         f"variant {CLEAR:g} points or more from the base. Noise: the ranges of variant and base overlap; of "
         f"two equal settings they part by luck in {2 / comb(2 * seeds, seeds):.0%} of cases."
     )
-    return "\n".join(lines)
 
 
 def plot(summary: pd.DataFrame) -> Figure:
@@ -292,7 +290,7 @@ def ablate(
     plt.rcParams.update(PLOT_STYLE)
     run_missing(chosen, seeds, projects)
     summary = summarize(chosen, seeds, projects[chosen[0].recipe])
-    print(f"\n{markdown(summary, len(seeds))}")
+    print(f"\n{report(summary, len(seeds))}")
     plot(summary).savefig(figure, dpi=100)
     return summary
 

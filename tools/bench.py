@@ -44,6 +44,7 @@ from emo.plots import BAD, GOOD, TRAIN
 from emo.split import training_manifests
 from emo.training import Recorder, compile_trainer, prepare, train
 from tools import bench_predict
+from tools.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "benchmark.png"
 REPEATS = 3  # of each side of a pair, in turn; the median counts
@@ -322,13 +323,7 @@ def prediction(bench: Bench) -> list[Row]:
         one_ours, one_bare = bench_predict.measure_one(classifier, photos[0])
     return [
         *(
-            Row(
-                f"predict on a folder, {name}",
-                f"{ours:,.0f}/s",
-                f"the network alone: {bare:,.0f}/s",
-                ours / bare,
-                0.95,
-            )
+            speed(f"predict on a folder, {name}", 1 / ours, 1 / bare, 1, "the network alone", 0.95)
             for name, (ours, bare) in speeds.items()
         ),
         Row(
@@ -403,11 +398,11 @@ def draw_photos(folder: Path, count: int) -> None:
 
 def table(rows: list[Row]) -> str:
     """The rows as Markdown."""
-    lines = ["| What | Ours | Beside | Ratio | Target |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        target = "" if row.target is None else f"≥ {row.target:.3g}"
-        lines.append(f"| {row.what} | {row.ours} | {row.theirs} | {number(row.ratio)} | {target} |")
-    return "\n".join(lines)
+    lines = [
+        (r.what, r.ours, r.theirs, number(r.ratio), "" if r.target is None else f"≥ {r.target:.3g}")
+        for r in rows
+    ]
+    return markdown(("What", "Ours", "Beside", "Ratio", "Target"), lines)
 
 
 def number(ratio: float) -> str:

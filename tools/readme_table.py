@@ -14,6 +14,7 @@ from emo.intervals import wilson
 from emo.paths import PROJECT_ROOT, get_paths
 from emo.plots import TRAIN, VAL
 from emo.runlog import read_table
+from tools.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "road.png"
 TEST_PHOTOS = 3589  # of FER2013
@@ -55,7 +56,7 @@ def table(language: str) -> str:
         for row in read_table(get_paths(PROJECT_ROOT)).itertuples()
         if not row.settings
     ]
-    return _markdown(HEADINGS[language], rows)
+    return markdown(HEADINGS[language].split("|"), rows)
 
 
 def tested() -> pd.DataFrame:
@@ -86,7 +87,7 @@ def results(language: str) -> str:
                 f"[png]({row.learning_curve})",
             )
         )
-    return _markdown(RESULTS[language], rows)
+    return markdown(RESULTS[language].split("|"), rows)
 
 
 def changed(experiment: Experiment) -> dict:
@@ -120,12 +121,6 @@ def road() -> Figure:
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title("blue: frozen backbone · orange: it learns too · bars: 95% intervals", fontsize=9)
     return figure
-
-
-def _markdown(headings: str, rows: list[tuple]) -> str:
-    names = headings.split("|")
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from emo.evaluation import Report, percent, report
 from emo.paths import get_paths
 from emo.publish import read_report
 from emo.split import leaked_photos
+from tools.markdown import markdown
+
+HEADINGS = ("Model", "All, photos", "Without identical", "Without identical and near")
 
 
 def accuracy_without(whole: Report, names: Collection[str]) -> str:
@@ -30,15 +33,11 @@ def main() -> None:
         {Path(path).relative_to(paths.data).as_posix() for path in leaked_photos(paths, near)}
         for near in (False, True)
     )
-    print(
-        "| Model | All, photos | Without identical | Without identical and near |",
-        "| --- " * 4 + "|",
-        sep="\n",
-    )
+    rows = []
     for file in sorted(paths.model.glob("*_report.json")):
         whole = read_report(file)
-        figures = (accuracy_without(whole, names) for names in ((), same, near))
-        print(f"| {whole.model} | {' | '.join(figures)} |")
+        rows.append((whole.model, *(accuracy_without(whole, names) for names in ((), same, near))))
+    print(markdown(HEADINGS, rows))
 
 
 if __name__ == "__main__":
