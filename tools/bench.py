@@ -456,8 +456,8 @@ def plot(rows: list[Row], note: str) -> Figure:
 def main() -> None:
     """Measures, prints, draws."""
     options = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    options.add_argument("--photos", type=int, default=4800, help="of the run from beginning to end (4800)")
-    options.add_argument("--some", type=int, default=1000, help="of them, for the other rows (1000)")
+    options.add_argument("--photos", type=int, default=3600, help="of the run from beginning to end (3600)")
+    options.add_argument("--some", type=int, default=800, help="of them, for the other rows (800)")
     options.add_argument("--size", type=int, default=96, help="of the networks' pictures, px (96)")
     options.add_argument("--data", help="a zip or folder with photos; without it, photos are drawn")
     options.add_argument("--weights", help="Xception's; without them random ones, which take the same time")
