@@ -6,9 +6,10 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import PIL
 import tensorflow as tf
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from tqdm.auto import tqdm
 
 from emo.augment import ASPECT, ERASED, ROTATION, SHIFT, ZOOM, RandomAugmentation, augmentation
@@ -27,6 +28,7 @@ from emo.experiments import Experiment
 from emo.faces import find_crops
 from emo.model import build_model, computing_in, split_model
 from emo.paths import Paths
+from emo.photos import Crop
 from emo.pipeline import load_images
 
 BATCH = 64
@@ -51,11 +53,11 @@ def backbone_features(photos: pd.DataFrame, experiment: Experiment, paths: Paths
     pooled = dataclasses.replace(experiment, unfreeze="none", head=("avg_pool",))
     with computing_in(dtype_policy(experiment.precision)):
         frozen, _ = split_model(build_model(pooled, class_count=2), pooled)
-    found = frozen_features(frozen, photos, pooled, paths)
+    found = frozen_features(frozen, [(photos, 0)], pooled, paths)
     if found is None:
         images = load_photos(photos, pooled, paths, "reading photos")
         return np.concatenate(list(_outputs(frozen, images)))
-    return found[0]
+    return found[0][0]
 
 
 def load_photos(photos: pd.DataFrame, experiment: Experiment, paths: Paths, title: str) -> np.ndarray:
@@ -65,44 +67,57 @@ def load_photos(photos: pd.DataFrame, experiment: Experiment, paths: Paths, titl
 
 
 def frozen_features(
-    frozen: keras.Model, photos: pd.DataFrame, experiment: Experiment, paths: Paths, views: int = 0
-) -> list[np.ndarray] | None:
-    """What `frozen`, the first part of `split_model`, makes of the photos: float16, (n, …), a view each.
+    frozen: keras.Model, wanted: Sequence[tuple[pd.DataFrame, int]], experiment: Experiment, paths: Paths
+) -> list[list[np.ndarray]] | None:
+    """What `frozen`, the first part of `split_model`, makes of photos: float16, (n, …), a view each.
 
-    The first view is the photos as they are, then come `views` augmented ones, drawn from the
-    experiment's seed. Each lies in a file of its own and is computed only where that is missing; an
-    interrupted one goes on where it stopped. None, with a sentence, where the disk has too little room.
+    `wanted` are manifests and their numbers of augmented views; each gets a list, first the photos as they
+    are, then the views, drawn from the experiment's seed. Each view lies in a file of its own and is
+    computed only where that is missing; an interrupted one goes on where it stopped. None, with a sentence,
+    where the disk has too little room for all.
     """
-    folder = paths.features
+    folder, part = paths.features, frozen.output_shape[1:]
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (len(photos), *frozen.output_shape[1:])
-    files = _files(frozen, photos, experiment, paths, views)
+    crops = [find_crops(photos.path, experiment.face_margin, paths) for photos, _ in wanted]
+    files = [
+        _files(frozen, photos, cut_out, experiment, paths, views)
+        for (photos, views), cut_out in zip(wanted, crops, strict=True)
+    ]
+    every = [file for of_set in files for file in of_set]
+    count = sum(len(photos) for photos, _ in wanted)
+    size = sum(2 * math.prod((len(photos), *part)) * (views + 1) for photos, views in wanted)
     with _locked(folder):
-        missing = [view for view, file in enumerate(files) if _read(file, shape) is None]
-        size = 2 * int(np.prod(shape))
-        if missing and not _make_room(folder, files, size * len(missing)):
+        missing = {
+            file
+            for (photos, _), of_set in zip(wanted, files, strict=True)
+            for file in of_set
+            if _read(file, (len(photos), *part)) is None
+        }
+        if missing and not _make_room(folder, every, size):
             print(
-                f"The frozen layers' outputs would take {_gigabytes(size * len(files))}, more than "
+                f"The frozen layers' outputs would take {_gigabytes(size)}, more than "
                 f"{DISK_SHARE:.0%} of the free disk at {folder}: they are computed whenever they are needed."
             )
             return None
-        if missing:
-            images = load_photos(photos, experiment, paths, "reading photos")
-        for view in missing:
-            title, layer, draws = f"frozen layers, view {view}", None, None
-            if view:
-                layer = augmentation(experiment)
-                draws = layer.draw(np.random.default_rng((experiment.seed, view)), len(photos))
-            _write(files[view], frozen, images, title, layer, draws)
-        for file in files:
+        for (photos, _), of_set, cut_out in zip(wanted, files, crops, strict=True):
+            if missing.intersection(of_set):
+                images = load_images(photos.path, experiment.image_size, "reading photos", cut_out)
+            for view, file in enumerate(of_set):
+                if file in missing:
+                    _write_view(file, frozen, images, view, experiment)
+        for file in every:
             os.utime(file)  # the least recently used cache is the first to be removed
-    total = sum(file.stat().st_size for file in folder.iterdir())
+        held = sum(file.stat().st_size for file in _caches(folder))
+        features = [
+            [_read(file, (len(photos), *part)) for file in of_set]
+            for (photos, _), of_set in zip(wanted, files, strict=True)
+        ]
     print(
-        f"Frozen layers' outputs of {len(photos):,} photos, views: {len(missing)} computed, "
-        f"{len(files) - len(missing)} reused; {_gigabytes(size * len(files))} of {_gigabytes(total)} in "
+        f"Frozen layers' outputs of {count:,} photos, views: {len(missing)} computed, "
+        f"{len(every) - len(missing)} reused; {_gigabytes(size)} of {_gigabytes(held)} in "
         f"{folder} (emo.clear_features empties it)."
     )
-    return [_read(file, shape) for file in files]
+    return features
 
 
 def clear_features(paths: Paths) -> None:
@@ -111,15 +126,25 @@ def clear_features(paths: Paths) -> None:
         print("There are no cached features.")
         return
     with _locked(paths.features):
-        files = [file for file in paths.features.iterdir() if file.suffix in (".npy", ".part")]
+        files = _caches(paths.features)
         size = sum(file.stat().st_size for file in files)
         for file in files:
             file.unlink()
     print(f"Removed {len(files)} files of cached features, {_gigabytes(size)}.")
 
 
+def _caches(folder: Path) -> list[Path]:
+    """Finished and unfinished ones; the folder's lock is none."""
+    return [file for file in folder.iterdir() if file.suffix in (".npy", ".part")]
+
+
 def _files(
-    frozen: keras.Model, photos: pd.DataFrame, experiment: Experiment, paths: Paths, views: int
+    frozen: keras.Model,
+    photos: pd.DataFrame,
+    crops: list[Crop | None],
+    experiment: Experiment,
+    paths: Paths,
+    views: int,
 ) -> list[Path]:
     """The cache file of each view; its name changes with everything that changes its content."""
     weights = hashlib.blake2b(digest_size=16)
@@ -131,6 +156,7 @@ def _files(
         "weights": weights.hexdigest(),
         "precision": frozen.dtype_policy.name,
         "photos": _photos_hash(photos.path, paths),
+        "crops": hashlib.blake2b(repr(crops).encode(), digest_size=16).hexdigest() if any(crops) else "",
         "versions": [keras.__version__, tf.__version__, PIL.__version__],
     }
     e, files = experiment, []
@@ -188,15 +214,14 @@ def _outputs(
         yield np.concatenate([part.numpy() for part in strategy.experimental_local_results(step(batch))])
 
 
-def _write(
-    file: Path,
-    frozen: keras.Model,
-    images: np.ndarray,
-    title: str,
-    layer: RandomAugmentation | None,
-    draws: np.ndarray | None,
+def _write_view(
+    file: Path, frozen: keras.Model, images: np.ndarray, view: int, experiment: Experiment
 ) -> None:
     """Computes a view into `file` (.npy), going on with what an interrupted call left of it."""
+    layer, draws = None, None
+    if view:
+        layer = augmentation(experiment)
+        draws = layer.draw(np.random.default_rng((experiment.seed, view)), len(images))
     row = 2 * int(np.prod(frozen.output_shape[1:]))
     header = io.BytesIO()
     layout = {"descr": "<f2", "fortran_order": False, "shape": (len(images), *frozen.output_shape[1:])}
@@ -209,6 +234,7 @@ def _write(
             out.write(header.getvalue())
             done = 0
         out.truncate(len(header.getvalue()) + done * row)
+        title = f"frozen layers, view {view}"
         with tqdm(total=len(images), initial=done, desc=title, unit="photo") as bar:
             for batch in _outputs(frozen, images, done, layer, draws):
                 out.write(batch.astype("<f2", copy=False).tobytes())
@@ -219,21 +245,22 @@ def _write(
 def _read(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The features of a file, read as they are used; None where it is missing or not whole."""
     try:
-        features = np.load(file, mmap_mode="r")
+        features = np.asarray(np.load(file, mmap_mode="r"))  # np.memmap's own indexing is three times slower
     except (OSError, ValueError, EOFError):
         return None
     return features if features.shape == shape and features.dtype == np.float16 else None
 
 
 def _make_room(folder: Path, keep: list[Path], size: int) -> bool:
-    """Removes the least recently used of the other caches until `size` more bytes are within the limit."""
+    """Whether `size` bytes, all of `keep`, are within the limit; removes the least recently used of the other
+    caches until they are with them."""
     names = {file.stem for file in keep}
-    files = {file: file.stat() for file in folder.iterdir()}
-    held = sum(status.st_size for status in files.values())
-    limit = DISK_SHARE * (shutil.disk_usage(folder).free + held)
-    others = sorted((file for file in files if file.stem not in names), key=lambda file: files[file].st_mtime)
-    if held - sum(files[file].st_size for file in others) + size > limit:
+    files = {file: file.stat() for file in _caches(folder)}
+    limit = DISK_SHARE * (shutil.disk_usage(folder).free + sum(status.st_size for status in files.values()))
+    if size > limit:
         return False
+    others = sorted((file for file in files if file.stem not in names), key=lambda file: files[file].st_mtime)
+    held = sum(files[file].st_size for file in others)
     for file in others:
         if held + size <= limit:
             break
@@ -242,7 +269,7 @@ def _make_room(folder: Path, keep: list[Path], size: int) -> bool:
     return True
 
 
-def _locked(folder: Path) -> FileLock:
+def _locked(folder: Path) -> AcquireReturnProxy:
     """The folder's lock, taken: two runs at once would write the same files."""
     lock = FileLock(folder / ".lock")
     try:

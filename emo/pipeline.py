@@ -91,10 +91,14 @@ def load_images(
     shape = (len(sources), size, size, 3)
     images = _empty(shape)
     crops = [None] * len(sources) if crops is None else crops
+
+    def read(index: int, source, crop: Crop | None) -> None:
+        images[index] = read_image(source, size, crop)
+
     with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock while it decodes
-        decoded = pool.map(lambda source, crop: read_image(source, size, crop), sources, crops)
-        for index, image in enumerate(tqdm(decoded, title, len(sources), disable=not title, unit="photo")):
-            images[index] = image
+        done = pool.map(read, range(len(sources)), sources, crops)
+        for _ in tqdm(done, title, len(sources), disable=not title, unit="photo"):
+            pass
     return images
 
 
@@ -182,7 +186,10 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         first = (self.start + index) * self.batch_size
         chosen = self.order[first : first + self.batch_size]
-        pictures = np.stack([self.views[self.view[photo]][photo] for photo in chosen])
+        views = self.view[chosen]
+        pictures = np.empty((len(chosen), *self.views[0].shape[1:]), self.views[0].dtype)
+        for number in np.unique(views):  # several times as fast as photo by photo
+            pictures[views == number] = self.views[number][chosen[views == number]]
         labels, inputs = self.labels[chosen], [pictures]
         if self.augmentation:
             inputs.append(self.draws[chosen])

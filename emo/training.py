@@ -148,11 +148,10 @@ def prepare(
     if experiment.views:
         frozen, rest = split_model(network, experiment)
         views = experiment.views if experiment.augment else 0
-        val_features = frozen_features(frozen, val_files, experiment, paths)
-        features = val_features and frozen_features(frozen, train_files, experiment, paths, views)
+        features = frozen_features(frozen, [(train_files, views), (val_files, 0)], experiment, paths)
         if features:
-            train_set = Batches(features, train_labels, size, seed, class_weights=weights)
-            return rest, train_set, Batches(val_features, val_labels, size)
+            train_set = Batches(features[0], train_labels, size, seed, class_weights=weights)
+            return rest, train_set, Batches(features[1], val_labels, size)
 
     images = load_photos(train_files, experiment, paths, "reading training photos")
     val_images = load_photos(val_files, experiment, paths, "reading validation photos")

@@ -16,6 +16,7 @@ from emo.errors import UserError
 from emo.experiments import Experiment, get_experiment
 from emo.frozen import backbone_features, clear_features, frozen_features
 from emo.model import build_model, computing_in, split_model
+from emo.photos import Crop
 from emo.pipeline import load_images
 from emo.runlog import read_table
 from emo.split import training_manifests
@@ -37,6 +38,17 @@ def tiny(size=32, seed=0):
     return keras.Model(pictures, keras.layers.GlobalAveragePooling2D()(maps))
 
 
+def features_of(frozen, photos, experiment, paths, views=0):
+    return frozen_features(frozen, [(photos, views)], experiment, paths)[0]
+
+
+def spread_answers(model, pictures):
+    """Answers that differ as a well trained network's do: probabilities near 1/3 are equal anyhow."""
+    output = model.layers[-1]
+    logits = keras.Model(model.input, output.input)(pictures) @ output.kernel
+    output.kernel.assign(output.kernel * 3 / np.std(logits - np.mean(logits, axis=0)))
+
+
 def caches(paths):
     """Name → inode: a file written anew is another."""
     return {file.name: file.stat().st_ino for file in paths.features.glob("*.npy")}
@@ -52,6 +64,7 @@ def test_the_parts_equal_the_whole_before_and_after_training(backbone, block, si
     frozen, rest = split_model(model, partly)
     assert {id(each) for each in rest.trainable_variables} == {id(each) for each in model.trainable_variables}
     pictures = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
+    spread_answers(model, pictures)
     features = np.asarray(frozen(pictures)).astype(np.float16)
     before = np.asarray(model(pictures))
     np.testing.assert_allclose(rest(features), before, atol=1e-3)
@@ -87,7 +100,7 @@ def test_backbone_features_are_the_pooled_maps_row_by_row_and_computed_once(data
 
 def test_a_view_is_the_seeds_augmentation_of_the_same_photos(dataset, photos):
     plain, first, second = (
-        np.array(view, np.float32) for view in frozen_features(tiny(), photos, SMALL, dataset, views=2)
+        np.array(view, np.float32) for view in features_of(tiny(), photos, SMALL, dataset, views=2)
     )
     assert (first != plain).any(axis=1).all()
     assert (first != second).any(axis=1).all()
@@ -98,7 +111,7 @@ def test_a_view_is_the_seeds_augmentation_of_the_same_photos(dataset, photos):
 
 def test_a_view_loses_rectangles_and_changes_brightness_where_the_experiment_says_so(dataset, photos):
     def views(**changes):
-        found = frozen_features(tiny(), photos, dataclasses.replace(SMALL, **changes), dataset, views=1)
+        found = features_of(tiny(), photos, dataclasses.replace(SMALL, **changes), dataset, views=1)
         return [np.array(view, np.float32) for view in found]
 
     (plain, view), (plain_too, darker), (_, holed) = views(), views(color=0.5), views(erase=0.5)
@@ -117,6 +130,13 @@ def test_a_run_on_cached_features_is_a_run_like_any_other(dataset, capsys, unfre
     answers = load_classifier(run.model_path).predict(list(validation.path))
     assert (answers.emotion == validation.label).mean() == pytest.approx(run.val_accuracy)
 
+    saved = load_classifier(run.model_path).model  # predicts as its parts on the cached outputs
+    frozen, rest = split_model(saved, experiment)
+    (features,) = features_of(frozen, validation, experiment, dataset)
+    whole = saved.predict(load_images(validation.path, 32), verbose=0)
+    np.testing.assert_allclose(rest.predict(features, verbose=0), whole, atol=1e-4)
+    assert np.ptp(whole, axis=0).max() > 2e-3  # barely trained, its answers still differ by more than that
+
     before, _ = caches(dataset), capsys.readouterr()
     assert len(before) == 4  # training photos as they are and in two views, validation photos
     again = train(experiment, dataset)
@@ -130,10 +150,10 @@ def test_without_augmentation_there_is_one_view(dataset):
     assert len(caches(dataset)) == 2
 
 
-def test_whatever_changes_the_features_changes_the_cache_and_nothing_else_does(dataset, photos):
+def test_whatever_changes_the_features_changes_the_cache_and_nothing_else_does(dataset, photos, monkeypatch):
     def new_files(frozen, views=1, **changes):
         before = caches(dataset)
-        frozen_features(frozen, photos, dataclasses.replace(SMALL, **changes), dataset, views)
+        features_of(frozen, photos, dataclasses.replace(SMALL, **changes), dataset, views)
         assert before.items() <= caches(dataset).items()
         return len(caches(dataset)) - len(before)
 
@@ -151,22 +171,24 @@ def test_whatever_changes_the_features_changes_the_cache_and_nothing_else_does(d
         assert new_files(tiny()) == 2
     os.utime(photos.path[0], (1, 1))
     assert new_files(tiny()) == 2
+    monkeypatch.setattr(frozen_module, "find_crops", lambda *_: [Crop(0, 0, 0.5)] * len(photos))
+    assert new_files(tiny()) == 2  # a detector that looks elsewhere
 
 
 def test_a_photo_that_vanished_is_named(dataset, photos):
     Path(photos.path[3]).unlink()
     with pytest.raises(UserError, match=r"anger_003\.jpg cannot be read"):
-        frozen_features(tiny(), photos, SMALL, dataset)
+        features_of(tiny(), photos, SMALL, dataset)
 
 
 def test_an_interrupted_view_goes_on_where_it_stopped(dataset, photos):
-    whole = np.array(frozen_features(tiny(), photos, SMALL, dataset)[0])
+    whole = np.array(features_of(tiny(), photos, SMALL, dataset)[0])
     (file,) = dataset.features.glob("*.npy")
     header = file.stat().st_size - whole.nbytes
     marked = np.full((10, 4), 7, np.float16).tobytes()  # ten rows that are not computed again
     file.with_suffix(".part").write_bytes(file.read_bytes()[:header] + marked + b"cut")
     file.unlink()
-    (features,) = frozen_features(tiny(), photos, SMALL, dataset)
+    (features,) = features_of(tiny(), photos, SMALL, dataset)
     assert (features[:10] == 7).all()
     np.testing.assert_array_equal(features[10:], whole[10:])
     assert [each.suffix for each in dataset.features.iterdir() if each.name != ".lock"] == [".npy"]
@@ -174,19 +196,19 @@ def test_an_interrupted_view_goes_on_where_it_stopped(dataset, photos):
 
 @pytest.mark.parametrize("left", [0, 20, 200])
 def test_a_damaged_file_is_mended(dataset, photos, left):
-    whole = np.array(frozen_features(tiny(), photos, SMALL, dataset)[0])
+    whole = np.array(features_of(tiny(), photos, SMALL, dataset)[0])
     (file,) = dataset.features.glob("*.npy")
     data = file.read_bytes()
     assert left < len(data)
     file.write_bytes(data[:left])
     file.with_suffix(".part").write_bytes(data[:left])
-    np.testing.assert_array_equal(frozen_features(tiny(), photos, SMALL, dataset)[0], whole)
+    np.testing.assert_array_equal(features_of(tiny(), photos, SMALL, dataset)[0], whole)
     assert file.read_bytes() == data
 
 
 def test_the_least_recently_used_caches_make_room(dataset, photos, monkeypatch):
     def sizes_after(size):
-        frozen_features(tiny(size), photos, dataclasses.replace(SMALL, image_size=size), dataset)
+        features_of(tiny(size), photos, dataclasses.replace(SMALL, image_size=size), dataset)
         return {int(file.stem.split("_")[3].removesuffix("px")) for file in dataset.features.glob("*.npy")}
 
     assert sizes_after(32) == {32}
@@ -196,6 +218,32 @@ def test_the_least_recently_used_caches_make_room(dataset, photos, monkeypatch):
     assert sizes_after(40) == {32, 40}
     assert sizes_after(32) == {32, 40}  # used again
     assert sizes_after(48) == {32, 48}
+    assert (dataset.features / ".lock").exists()  # without it two runs would write the same file
+
+
+def test_what_training_and_validation_need_is_kept_together(dataset, photos, monkeypatch):
+    wanted = [(photos[12:].reset_index(drop=True), 2), (photos[:12], 0)]
+    frozen_features(tiny(), wanted, SMALL, dataset)
+    before = caches(dataset)
+    held = sum(file.stat().st_size for file in dataset.features.iterdir())
+    monkeypatch.setattr(frozen_module, "DISK_SHARE", 1.01 * held / shutil.disk_usage(dataset.features).free)
+    lost = max(before)
+    (dataset.features / lost).unlink()
+    frozen_features(tiny(), wanted, SMALL, dataset)
+    after = caches(dataset)
+    assert after.pop(lost)
+    del before[lost]
+    assert after == before
+
+
+def test_an_interrupted_view_that_fits_the_disk_still_does(dataset, photos, monkeypatch):
+    features_of(tiny(), photos, SMALL, dataset)
+    (file,) = dataset.features.glob("*.npy")
+    size, free = file.stat().st_size, shutil.disk_usage(dataset.features).free
+    file.with_suffix(".part").write_bytes(file.read_bytes()[: size * 2 // 3])
+    file.unlink()
+    monkeypatch.setattr(frozen_module, "DISK_SHARE", 1.2 * size / free)
+    assert frozen_features(tiny(), [(photos, 0)], SMALL, dataset) is not None
 
 
 def test_what_does_not_fit_is_computed_the_plain_way_and_said(dataset, photos, monkeypatch, capsys):
@@ -212,7 +260,7 @@ def test_what_does_not_fit_is_computed_the_plain_way_and_said(dataset, photos, m
 def test_clear_features_empties_the_folder_and_leaves_the_photos(dataset, photos, capsys):
     clear_features(dataset)
     assert "no cached features" in capsys.readouterr().out
-    frozen_features(tiny(), photos, SMALL, dataset, views=1)
+    features_of(tiny(), photos, SMALL, dataset, views=1)
     clear_features(dataset)
     assert "Removed 2 files" in capsys.readouterr().out
     assert caches(dataset) == {}
