@@ -151,12 +151,16 @@ class RunState:
 
         self._writer.submit("state", write)
 
-    def restore(self, file: Path) -> None:
-        """Sets the variables to those of `file`."""
+    def restore(self, file: Path) -> bool:
+        """Sets the variables to those of `file`; False, and nothing set, where those are not the same."""
         self._turn = 1 - self.files.index(file)  # the other one is older
         with np.load(file) as state:
-            for number, variable in enumerate(self._variables):
-                variable.assign(state[f"{number}"])
+            arrays = [state[name] for name in state.files if name != "progress"]
+        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in self._variables]:
+            return False
+        for variable, array in zip(self._variables, arrays, strict=True):
+            variable.assign(array)
+        return True
 
     def remove(self) -> None:
         for file in self.files:
@@ -171,11 +175,11 @@ def find_state(folder: Path, key: str) -> tuple[Path, Progress] | None:
         try:
             with np.load(file) as state:
                 progress = Progress(**json.loads(str(state["progress"])))
-            whole = zipfile.ZipFile(file).testzip() is None
+                ours = progress.key == key and not _alive(progress.process)
+                if ours and state.zip.testzip() is None:
+                    found.append((file, progress))
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             continue  # cut short or of another version: the other generation may be whole
-        if whole and progress.key == key and not _alive(progress.process):
-            found.append((file, progress))
     return max(found, key=lambda state: (state[1].date, state[1].epoch, state[1].step), default=None)
 
 

@@ -36,7 +36,7 @@ from emo.pipeline import Batches, class_weights, one_hot
 from emo.split import training_manifests
 
 FINISHED = "finished"
-# the layers behind frozen ones take a step in less time than Python takes to ask for it
+# a head alone takes a step in less time than Python takes to ask for it
 STEPS_A_CALL = 16
 
 
@@ -90,14 +90,15 @@ def train(experiment: Experiment, paths: Paths) -> Run:
         if devices > 1:
             normalize_over_all_devices(network.get_layer(experiment.backbone))
         trainer, train_set, val_set = prepare(network, experiment, train_files, val_files, names, paths)
-        compile_trainer(trainer, experiment, len(train_set))
+        compile_trainer(trainer, experiment, train_set)
     key = run_key(experiment, names, train_files, val_files, root=paths.data)
     recorder = Recorder(network, trainer, experiment, names, paths, key, started)
     recorder.comment = corrections(train_files, val_files)
     state, failure = fit(trainer, train_set, val_set, experiment, recorder)
 
     if recorder.checkpoint.saved is None:
-        recorder.discard()
+        if not (failure and recorder.went_on):  # what an earlier session did is worth another one
+            recorder.discard()
         raise failure or UserError(
             f"The loss became NaN in the first epoch: learning_rate={experiment.learning_rate} is too high "
             f"for {experiment.optimizer}; try a tenth of it."
@@ -161,14 +162,15 @@ def prepare(
     return with_augmentation(network, layer, val_set) if layer else network, train_set, val_set
 
 
-def compile_trainer(trainer: keras.Model, experiment: Experiment, steps_per_epoch: int) -> None:
+def compile_trainer(trainer: keras.Model, experiment: Experiment, train_set: Batches) -> None:
     """Makes what `prepare` gave ready to fit, the optimizer's variables included."""
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1  # Keras 3.13 fails to loop over these
+    head_alone = experiment.unfreeze == "none" and train_set.views[0].dtype == np.float16
     trainer.compile(
-        build_optimizer(experiment, steps_per_epoch),
+        build_optimizer(experiment, len(train_set)),
         loss=build_loss(experiment),
         metrics=["accuracy"],
-        steps_per_execution=STEPS_A_CALL if experiment.views and not several else 1,
+        steps_per_execution=STEPS_A_CALL if head_alone and not several else 1,
     )
     trainer.optimizer.build(trainer.trainable_variables)
 
@@ -202,7 +204,6 @@ def fit(
         try:
             for first, last, train_set.start in spans or [(begin, experiment.epochs, 0)]:
                 if first < last and not trainer.stop_training:
-                    train_set.shuffle(first)
                     trainer.fit(
                         train_set,
                         validation_data=val_set,
@@ -268,6 +269,7 @@ class Recorder(keras.callbacks.Callback):
         self.epochs: list[dict[str, float]] = []
         self.best, self.resumed_at, self.before, self.means = -1.0, (0, 0), 0, {}
         found = find_state(paths.model, key)
+        self.went_on = found is not None
         if found:
             progress = found[1]
             self.date, self.running = datetime.fromisoformat(progress.date), paths.model / progress.model_file
@@ -294,14 +296,20 @@ class Recorder(keras.callbacks.Callback):
         }
 
     def _resume(self, file: Path, progress: Progress) -> None:
-        self.state.restore(file)
+        anew = f"to begin anew, delete {self.running.stem}.* in {self.paths.model}"
+        if not self.state.restore(file):
+            raise UserError(
+                f"The run of {self.date:%Y-%m-%d %H:%M} cannot go on here: it was computed in another "
+                "precision, or its frozen layers' outputs do not fit on this disk; train where it began or, "
+                f"{anew}."
+            )
         self.epochs, self.before, self.means = progress.epochs, progress.step, progress.means
         self.resumed_at, self.started = (progress.epoch, progress.step), self.started - progress.seconds
         if progress.best >= 0 and self.running.is_file() and h5py.is_hdf5(self.running):
             self.best, self.checkpoint.saved = progress.best, read_metadata(self.running)
         print(
             f"Going on with the run of {self.date:%Y-%m-%d %H:%M} in epoch {progress.epoch + 1} of "
-            f"{self.experiment.epochs} (to begin anew, delete {self.running.stem}.* in {self.paths.model})."
+            f"{self.experiment.epochs} ({anew})."
         )
 
     def on_epoch_begin(self, epoch, logs=None):

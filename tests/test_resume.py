@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emo import checkpoint
+from emo import checkpoint, training
 from emo.checkpoint import find_state, run_key
 from emo.classifier import load_classifier
+from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.paths import get_paths
 from emo.runlog import read_table
@@ -114,6 +115,29 @@ def test_a_state_cut_short_gives_way_to_the_one_before(killed, capsys):
     assert place(killed) >= (1, 0)
     assert train(RUN, killed).state == "finished"
     assert "Going on with the run" in capsys.readouterr().out
+
+
+def test_a_run_of_another_precision_is_refused_and_kept(killed, monkeypatch):
+    before = sorted(killed.model.iterdir())
+    monkeypatch.setattr(training, "dtype_policy", lambda _: "mixed_float16")  # as on a GPU that came later
+    with pytest.raises(UserError, match=r"cannot go on here.*another precision.*to begin anew, delete"):
+        train(RUN, killed)
+    assert sorted(killed.model.iterdir()) == before
+
+
+def test_ctrl_c_before_a_model_is_kept_leaves_what_an_earlier_session_did(killed, monkeypatch):
+    next(killed.model.glob("*_running.h5")).unlink()
+    before = place(killed)
+
+    def interrupted(*_, logs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Recorder, "on_train_batch_end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(RUN, killed)
+    assert place(killed) == before
+    assert train(RUN, killed).state == "finished"
 
 
 def test_another_experiment_leaves_the_unfinished_run_alone(killed, capsys):

@@ -1,83 +1,56 @@
 """Measures prediction: `python -m tools.bench_predict` (or `--model FILE`).
 
-Printed are what share of the time from a fresh Python to the first answer is spent outside TensorFlow and
-Keras; how many photos of a folder `Classifier.predict` answers a second, and its ratio to the compiled
-network alone on decoded pictures; and the same for one photo at a time.
+Printed are the seconds from a saved `.h5` to the first answer in a fresh Python, beside plain Keras's; how
+many photos of a folder `Classifier.predict` answers a second, and its ratio to the compiled network alone on
+decoded pictures; and the same for one photo at a time.
 """
 
 import argparse
-import gc
-import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-EVERY = 0.002  # seconds between two looks at what Python is doing
+# two fresh processes: what each does between its imports and the first answer
+OURS = """
+from emo.classifier import load_classifier
+
+begun = time.perf_counter()
+load_classifier(model).predict(photo)
+"""
+KERAS = """
+begun = time.perf_counter()
+network = keras.models.load_model(model, compile=False)
+picture = np.asarray(Image.open(photo).convert("RGB").resize(network.input_shape[2:0:-1]))
+network.predict_on_batch(picture[None])
+"""
+AROUND = """
+import sys, time
+import keras, numpy as np, tensorflow
+from PIL import Image
+
+model, photo = sys.argv[1:]
+{}
+print(time.perf_counter() - begun)
+"""
 
 
-@dataclass(frozen=True)
-class Start:
-    """Seconds from an import to the first answer, and of them those with no TensorFlow or Keras at work."""
+def measure_start(model: Path, photo: Path, repeats: int = 3) -> tuple[float, float]:
+    """(seconds of `load_classifier` and the first `predict`, seconds of Keras for the same), medians.
 
-    imports: float
-    load: float
-    first: float
-    own_imports: float
-    own_load: float
-    own_first: float
+    Each in a process of its own, in turns, without the imports.
+    """
 
-    @property
-    def own_share(self) -> float:
-        """Of the loading and the first answer, without the imports."""
-        return (self.own_load + self.own_first) / (self.load + self.first)
+    def answer(code: str) -> float:
+        command = [sys.executable, "-c", AROUND.format(code), model, photo]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
-
-def measure_start(model: Path, photo: Path, repeats: int = 3) -> Start:
-    """`load_classifier` and the first `predict` in a fresh process; of `repeats`, the median in our share."""
-    command = [sys.executable, "-m", "tools.bench_predict", "--start", str(model), str(photo)]
-    answers = [subprocess.run(command, check=True, capture_output=True).stdout for _ in range(repeats)]
-    starts = sorted((Start(**json.loads(answer)) for answer in answers), key=lambda start: start.own_share)
-    return starts[repeats // 2]
-
-
-def start(model: Path, photo: Path) -> Start:
-    """The same in this process, which must be a fresh one."""
-    gc.disable()  # its pauses, a quarter of a second over TensorFlow's objects, fall on whoever is at work
-    step, spent, stop = "imports", Counter(), threading.Event()
-    main, theirs = threading.main_thread().ident, ("/tensorflow/", "/keras/")
-
-    def watch() -> None:
-        last = time.perf_counter()
-        while not stop.wait(EVERY):
-            frame, own = sys._current_frames()[main], True
-            while frame and own:
-                own = not any(package in frame.f_code.co_filename for package in theirs)
-                frame = frame.f_back
-            now = time.perf_counter()
-            spent[step, own] += now - last
-            last = now
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    from emo.classifier import load_classifier
-
-    step = "load"
-    classifier = load_classifier(model)
-    step = "first"
-    classifier.predict(photo)
-    stop.set()
-    watcher.join()
-    steps = ("imports", "load", "first")
-    seconds = {step: spent[step, True] + spent[step, False] for step in steps}
-    return Start(**seconds, **{f"own_{step}": spent[step, True] for step in steps})
+    turns = [(answer(OURS), answer(KERAS)) for _ in range(repeats)]
+    return tuple(np.median(turns, axis=0))
 
 
 def measure_folder(classifier, folder: Path, repeats: int = 3) -> tuple[float, float]:
@@ -147,13 +120,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--photos", type=int, default=1024, help="how many are made")
     parser.add_argument("--side", type=int, default=400, help="their pixels a side")
-    parser.add_argument("--start", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.start:
-        from dataclasses import asdict
-
-        print(json.dumps(asdict(start(*arguments.start))))
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "photos")
         folder.mkdir()
@@ -161,11 +128,8 @@ def main() -> None:
         photo, model = folder / "00000.jpg", arguments.model or Path(name, "model.h5")
         if not arguments.model:
             write_model(model, arguments.backbone, arguments.image_size)
-        first = measure_start(model, photo)
-        print(
-            f"fresh start: imports {first.imports:.2f} s, load {first.load:.2f} s, first photo "
-            f"{first.first:.2f} s; ours {first.own_share:.1%} of load and first photo"
-        )
+        whole, bare = measure_start(model, photo)
+        print(f"load and first photo: {whole:.2f} s, Keras alone {bare:.2f} s: {whole / bare:.3f}")
         from emo.classifier import load_classifier
 
         classifier = load_classifier(model)
