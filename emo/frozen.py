@@ -29,7 +29,7 @@ from emo.faces import find_crops
 from emo.model import build_model, computing_in, split_model
 from emo.paths import Paths
 from emo.photos import Crop
-from emo.pipeline import load_images
+from emo.pipeline import load_images, untuned
 
 BATCH = 64
 DISK_SHARE = 0.5  # of what would be free without the cache
@@ -204,7 +204,7 @@ def _outputs(
         return tf.cast(tf.clip_by_value(outputs, -FLOAT16_MAX, FLOAT16_MAX), tf.float16)  # VGG16's exceed it
 
     spec = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2)
+    dataset = untuned(tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2))
     strategy = tf.distribute.get_strategy()
     distributed = strategy.experimental_distribute_dataset(dataset)
     step = tf.function(

@@ -7,18 +7,21 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import keras
 import numpy as np
 import psutil
+import tensorflow as tf
 from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.augment import RandomAugmentation, partner_shares, partners
 from emo.errors import UserError
 from emo.photos import Crop, decode, decode_whole, read_bytes, reason, square, to_rgb
+
+AHEAD = 4  # batches that wait for the device
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def read_image(
@@ -104,7 +107,7 @@ def load_images(
 
 def _empty(shape: tuple[int, ...]) -> np.ndarray:
     size = math.prod(shape)
-    if size <= psutil.virtual_memory().available / 2:
+    if size <= _free_memory() / 2:
         return np.empty(shape, np.uint8)
     gigabytes = size / 2**30
     folder = tempfile.gettempdir()
@@ -115,6 +118,16 @@ def _empty(shape: tuple[int, ...]) -> np.ndarray:
         )
     print(f"{gigabytes:.1f} GiB of pictures exceed half of the free memory: kept in {folder} instead.")
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
+
+
+def _free_memory() -> int:
+    """Bytes free on the machine, or in the container where that has a limit (Linux, cgroup v2)."""
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # no container, or "max"
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        held = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(held["inactive_file"]))  # files' pages give way
+    return free
 
 
 def read_ahead(items: Iterable) -> Iterator:
@@ -140,7 +153,18 @@ def class_weights(labels: np.ndarray, balance: float) -> np.ndarray:
     return (weights / (share @ weights)).astype(np.float32)
 
 
-class Batches(keras.utils.PyDataset):
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset without TensorFlow's thread that tunes it.
+
+    When an iterator is closed, at the end of every epoch, that thread often sleeps on (TensorFlow 2.20) and
+    is waited for: as long as the epoch took, up to a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+class Batches:
     """(pictures, one-hot labels) in batches; with a seed, in another order each epoch, the same every run.
 
     `views` are arrays of the same photos, (n, …) each: an epoch takes each photo from one of them.
@@ -158,7 +182,6 @@ class Batches(keras.utils.PyDataset):
         augmentation: RandomAugmentation | None = None,
         class_weights: np.ndarray | None = None,
     ):
-        super().__init__()
         self.views, self.labels, self.batch_size = views, labels, batch_size
         self.seed, self.augmentation, self.class_weights, self.start = seed, augmentation, class_weights, 0
         self.mixes = augmentation is not None and augmentation.mix != "none"
@@ -177,6 +200,18 @@ class Batches(keras.utils.PyDataset):
             self.draws = self.augmentation.draw(random, count)
         if self.mixes:
             self.mixtures = self.augmentation.draw_mixtures(random, count, *self.views[0].shape[1:3])
+
+    def dataset(self) -> tf.data.Dataset:
+        """The batches from `start` on as `fit` takes them, some of them made ahead."""
+
+        def spec(array: np.ndarray) -> tf.TensorSpec:
+            return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+        batches = tf.data.Dataset.from_generator(
+            lambda: (self[index] for index in range(len(self))),
+            output_signature=tf.nest.map_structure(spec, self[0]),
+        )
+        return untuned(batches.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(AHEAD))
 
     def __len__(self):
         count = len(self.labels) / self.batch_size

@@ -205,11 +205,10 @@ def fit(
             for first, last, train_set.start in spans or [(begin, experiment.epochs, 0)]:
                 if first < last and not trainer.stop_training:
                     trainer.fit(
-                        train_set,
-                        validation_data=val_set,
+                        train_set.dataset(),
+                        validation_data=val_set.dataset(),
                         initial_epoch=first,
                         epochs=last,
-                        shuffle=False,  # Keras would take the batches in an order of its own
                         verbose=0,
                         callbacks=callbacks,
                     )

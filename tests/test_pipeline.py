@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from emo import pipeline
@@ -58,16 +59,33 @@ def test_an_array_of_another_shape_is_refused():
         read_image(np.zeros((2, 2, 2, 3)), 32)
 
 
-def test_pictures_that_do_not_fit_into_memory_go_to_disk(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def little_memory(request, tmp_path, monkeypatch):
+    """The machine has little left, or its container has."""
+    if request.param == "machine":
+        memory = type("Memory", (), {"available": 1000})
+        monkeypatch.setattr(pipeline.psutil, "virtual_memory", lambda: memory)
+    else:
+        (tmp_path / "memory.max").write_text("10000\n")
+        (tmp_path / "memory.current").write_text("9500\n")
+        (tmp_path / "memory.stat").write_text("anon 9000\ninactive_file 500\n")
+        monkeypatch.setattr(pipeline, "CGROUP", tmp_path)
+
+
+@pytest.mark.parametrize("little_memory", ["machine", "container"], indirect=True)
+def test_pictures_that_do_not_fit_into_memory_go_to_disk(tmp_path, capsys, monkeypatch, little_memory):
     for index in range(3):
         picture((200, 0, 0), index).save(tmp_path / f"{index}.png")
     files = sorted(tmp_path.glob("*.png"))
-    in_memory = load_images(files, 16)
-    monkeypatch.setattr(pipeline.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    in_memory = np.stack([read_image(file, 16) for file in files])
     on_disk = load_images(files, 16)
     assert isinstance(on_disk, np.memmap)
     assert "kept in" in capsys.readouterr().out
     np.testing.assert_array_equal(on_disk, in_memory)
+    full = type("Usage", (), {"free": 100})
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda _: full)
+    with pytest.raises(UserError, match=r"3 pictures of 16 px take .* choose a smaller image_size"):
+        load_images(files, 16)
 
 
 def test_batches_shuffle_by_seed_and_epoch():
@@ -82,6 +100,17 @@ def test_batches_shuffle_by_seed_and_epoch():
     assert order(seed=1, epoch=3) != order(seed=1, epoch=4)
     assert order(seed=1, epoch=3) != order(seed=2, epoch=3)
     assert sorted(order(seed=1, epoch=3)) == list(range(10))
+
+
+def test_a_dataset_gives_the_batches_that_are_left_and_closes_at_once():
+    batches = Batches([PHOTOS], np.eye(12, dtype="f4"), 4, seed=1, augmentation=RandomAugmentation())
+    batches.start = 1
+    dataset = batches.dataset()
+    assert dataset.cardinality() == len(list(dataset)) == 2
+    for read, batch in zip(dataset, (batches[0], batches[1]), strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, read, batch)
+    # with TensorFlow's tuning, closing takes as long as the epoch did, in some epochs
+    assert dataset.options().autotune.enabled is False
 
 
 def test_an_epoch_takes_each_photo_from_one_of_its_views():

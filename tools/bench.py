@@ -195,9 +195,8 @@ def ready(experiment: Experiment, paths: Paths) -> tuple[keras.Model, Batches, B
 def fit(trainer: keras.Model, train_set: Batches, *callbacks: keras.callbacks.Callback, **options) -> None:
     """Keras's `fit` as `train` calls it."""
     train_set.shuffle(train_set.epoch + 1)
-    trainer.fit(
-        train_set, shuffle=False, verbose=0, callbacks=[*callbacks, TqdmCallback(verbose=1)], **options
-    )
+    callbacks = [*callbacks, TqdmCallback(verbose=1)]
+    trainer.fit(train_set.dataset(), verbose=0, callbacks=callbacks, **options)
 
 
 def frozen_backbone(bench: Bench) -> list[Row]:
@@ -238,7 +237,7 @@ def partly_frozen(bench: Bench, name: str, unfreeze: str, target: float) -> list
     for experiment in (views, plain):
         trainer, train_set, val_set, recorder = ready(experiment, bench.some)
         recorder.discard()
-        sides.append(partial(fit, trainer, train_set, validation_data=val_set))
+        sides.append(partial(fit, trainer, train_set, validation_data=val_set.dataset()))
     ours, theirs = alternate(*sides)
     what = f"An epoch of {plain.backbone} from {unfreeze} on, {bench.size} px"
     return [speed(what, ours, theirs, len(train_set.labels), "views=0", target)]
@@ -310,7 +309,7 @@ def recorded(experiment: Experiment, paths: Paths, epochs: int) -> Clock:
     """So many of its epochs, as `train` fits and records them."""
     trainer, train_set, val_set, recorder = ready(experiment, paths)
     clock = Clock(recorder)
-    fit(trainer, train_set, clock, validation_data=val_set, epochs=epochs)
+    fit(trainer, train_set, clock, validation_data=val_set.dataset(), epochs=epochs)
     recorder.writer.close()
     recorder.discard()
     return clock
