@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
@@ -29,7 +29,7 @@ from emo.faces import find_crops
 from emo.model import build_model, computing_in, split_model
 from emo.paths import Paths
 from emo.photos import Crop
-from emo.pipeline import load_images, untuned
+from emo.pipeline import generated, load_images
 
 BATCH = 64
 DISK_SHARE = 0.5  # of what would be free without the cache
@@ -76,46 +76,33 @@ def frozen_features(
     computed only where that is missing; an interrupted one goes on where it stopped. None, with a sentence,
     where the disk has too little room for all.
     """
-    folder, part = paths.features, frozen.output_shape[1:]
+    folder = paths.features
     folder.mkdir(parents=True, exist_ok=True)
-    crops = [find_crops(photos.path, experiment.face_margin, paths) for photos, _ in wanted]
-    files = [
-        _files(frozen, photos, cut_out, experiment, paths, views)
-        for (photos, views), cut_out in zip(wanted, crops, strict=True)
-    ]
-    every = [file for of_set in files for file in of_set]
-    count = sum(len(photos) for photos, _ in wanted)
-    size = sum(2 * math.prod((len(photos), *part)) * (views + 1) for photos, views in wanted)
+    sets = _cached(frozen, wanted, experiment, paths)
+    files = [file for each in sets for file in each.files]
+    size = sum(2 * math.prod(each.shape) * len(each.files) for each in sets)
     with _locked(folder):
-        missing = {
-            file
-            for (photos, _), of_set in zip(wanted, files, strict=True)
-            for file in of_set
-            if _read(file, (len(photos), *part)) is None
-        }
-        if missing and not _make_room(folder, every, size):
+        missing = {file for each in sets for file in each.files if _read(file, each.shape) is None}
+        if missing and not _make_room(folder, files, size):
             print(
                 f"The frozen layers' outputs would take {_gigabytes(size)}, more than "
                 f"{DISK_SHARE:.0%} of the free disk at {folder}: they are computed whenever they are needed."
             )
             return None
-        for (photos, _), of_set, cut_out in zip(wanted, files, crops, strict=True):
-            if missing.intersection(of_set):
-                images = load_images(photos.path, experiment.image_size, "reading photos", cut_out)
-            for view, file in enumerate(of_set):
+        for each in sets:
+            if missing.intersection(each.files):
+                images = load_images(each.photos.path, experiment.image_size, "reading photos", each.crops)
+            for view, file in enumerate(each.files):
                 if file in missing:
                     _write_view(file, frozen, images, view, experiment)
-        for file in every:
+        for file in files:
             os.utime(file)  # the least recently used cache is the first to be removed
         held = sum(file.stat().st_size for file in _caches(folder))
-        features = [
-            [_read(file, (len(photos), *part)) for file in of_set]
-            for (photos, _), of_set in zip(wanted, files, strict=True)
-        ]
+        features = [[_read(file, each.shape) for file in each.files] for each in sets]
     print(
-        f"Frozen layers' outputs of {count:,} photos, views: {len(missing)} computed, "
-        f"{len(every) - len(missing)} reused; {_gigabytes(size)} of {_gigabytes(held)} in "
-        f"{folder} (emo.clear_features empties it)."
+        f"Frozen layers' outputs of {sum(len(each.photos) for each in sets):,} photos, views: "
+        f"{len(missing)} computed, {len(files) - len(missing)} reused; {_gigabytes(size)} of "
+        f"{_gigabytes(held)} in {folder} (emo.clear_features empties it)."
     )
     return features
 
@@ -138,36 +125,43 @@ def _caches(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if file.suffix in (".npy", ".part")]
 
 
-def _files(
-    frozen: keras.Model,
-    photos: pd.DataFrame,
-    crops: list[Crop | None],
-    experiment: Experiment,
-    paths: Paths,
-    views: int,
-) -> list[Path]:
-    """The cache file of each view; its name changes with everything that changes its content."""
+@dataclass(frozen=True)
+class _Cached:
+    """Photos, what is cut out of each, and where each view of them is kept, as arrays of `shape`."""
+
+    photos: pd.DataFrame
+    crops: list[Crop | None]
+    shape: tuple[int, ...]
+    files: list[Path]
+
+
+def _cached(
+    frozen: keras.Model, wanted: Sequence[tuple[pd.DataFrame, int]], experiment: Experiment, paths: Paths
+) -> list[_Cached]:
+    """Where each manifest's views are: a file's name changes with everything that changes its content."""
     weights = hashlib.blake2b(digest_size=16)
     for array in frozen.get_weights():
         weights.update(np.ascontiguousarray(array))
-    cut = experiment.head[0] if experiment.unfreeze == "none" else experiment.unfreeze
-    key = {name: value for name, value in asdict(experiment).items() if name not in _OUTSIDE_KEY} | {
+    e, cut = experiment, experiment.head[0] if experiment.unfreeze == "none" else experiment.unfreeze
+    key = {name: value for name, value in asdict(e).items() if name not in _OUTSIDE_KEY} | {
         "cut": cut,
         "weights": weights.hexdigest(),
         "precision": frozen.dtype_policy.name,
-        "photos": _photos_hash(photos.path, paths),
-        "crops": hashlib.blake2b(repr(crops).encode(), digest_size=16).hexdigest() if any(crops) else "",
         "versions": [keras.__version__, tf.__version__, PIL.__version__],
     }
-    e, files = experiment, []
     settings = [ZOOM, SHIFT, ROTATION, e.augment_strength, e.color, e.erase, *ERASED, ASPECT]
-    for view in range(views + 1):
-        augmented = {"view": view, "seed": e.seed, "settings": settings} if view else {}
-        text = json.dumps(key | augmented, sort_keys=True)
-        digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
-        name = f"{experiment.backbone}_{cut}_{experiment.image_size}px_view{view}_{digest}.npy"
-        files.append(paths.features / name)
-    return files
+    found = []
+    for photos, views in wanted:
+        crops, files = find_crops(photos.path, e.face_margin, paths), []
+        key |= {"photos": _photos_hash(photos.path, paths), "crops": repr(crops)}
+        for view in range(views + 1):
+            augmented = {"view": view, "seed": e.seed, "settings": settings} if view else {}
+            text = json.dumps(key | augmented, sort_keys=True)
+            digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+            name = f"{e.backbone}_{cut}_{e.image_size}px_view{view}_{digest}.npy"
+            files.append(paths.features / name)
+        found.append(_Cached(photos, crops, (len(photos), *frozen.output_shape[1:]), files))
+    return found
 
 
 def _photos_hash(files: pd.Series, paths: Paths) -> str:
@@ -203,10 +197,8 @@ def _outputs(
         outputs = tf.cast(frozen(pictures, training=False), tf.float32)
         return tf.cast(tf.clip_by_value(outputs, -FLOAT16_MAX, FLOAT16_MAX), tf.float16)  # VGG16's exceed it
 
-    spec = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays)
-    dataset = untuned(tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2))
     strategy = tf.distribute.get_strategy()
-    distributed = strategy.experimental_distribute_dataset(dataset)
+    distributed = strategy.experimental_distribute_dataset(generated(batches, like=arrays))
     step = tf.function(
         lambda batch: strategy.run(forward, args=batch), input_signature=[distributed.element_spec]
     )

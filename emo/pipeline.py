@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -153,15 +153,17 @@ def class_weights(labels: np.ndarray, balance: float) -> np.ndarray:
     return (weights / (share @ weights)).astype(np.float32)
 
 
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset without TensorFlow's thread that tunes it.
+def generated(batches: Callable[[], Iterator], like: tuple) -> tf.data.Dataset:
+    """A dataset of batches, of any length, of arrays as those of `like`; some are made ahead.
 
-    When an iterator is closed, at the end of every epoch, that thread often sleeps on (TensorFlow 2.20) and
-    is waited for: as long as the epoch took, up to a minute.
+    Without TensorFlow's thread that tunes it: when an iterator is closed, at the end of every epoch, that
+    thread often sleeps on (TensorFlow 2.20) and is waited for: as long as the epoch took, up to a minute.
     """
+    spec = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), like)
     options = tf.data.Options()
     options.autotune.enabled = False
-    return dataset.with_options(options)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    return dataset.prefetch(AHEAD).with_options(options)
 
 
 class Batches:
@@ -202,16 +204,9 @@ class Batches:
             self.mixtures = self.augmentation.draw_mixtures(random, count, *self.views[0].shape[1:3])
 
     def dataset(self) -> tf.data.Dataset:
-        """The batches from `start` on as `fit` takes them, some of them made ahead."""
-
-        def spec(array: np.ndarray) -> tf.TensorSpec:
-            return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
-
-        batches = tf.data.Dataset.from_generator(
-            lambda: (self[index] for index in range(len(self))),
-            output_signature=tf.nest.map_structure(spec, self[0]),
-        )
-        return untuned(batches.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(AHEAD))
+        """The batches from `start` on, as `fit` takes them."""
+        batches = generated(lambda: (self[index] for index in range(len(self))), like=self[0])
+        return batches.apply(tf.data.experimental.assert_cardinality(len(self)))
 
     def __len__(self):
         count = len(self.labels) / self.batch_size

@@ -97,7 +97,7 @@ def train(experiment: Experiment, paths: Paths) -> Run:
     state, failure = fit(trainer, train_set, val_set, experiment, recorder)
 
     if recorder.checkpoint.saved is None:
-        if not (failure and recorder.went_on):  # what an earlier session did is worth another one
+        if not (failure and recorder.resumed_at > (0, 0)):  # what an earlier session did is worth another one
             recorder.discard()
         raise failure or UserError(
             f"The loss became NaN in the first epoch: learning_rate={experiment.learning_rate} is too high "
@@ -268,7 +268,6 @@ class Recorder(keras.callbacks.Callback):
         self.epochs: list[dict[str, float]] = []
         self.best, self.resumed_at, self.before, self.means = -1.0, (0, 0), 0, {}
         found = find_state(paths.model, key)
-        self.went_on = found is not None
         if found:
             progress = found[1]
             self.date, self.running = datetime.fromisoformat(progress.date), paths.model / progress.model_file
