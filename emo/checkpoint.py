@@ -25,6 +25,7 @@ from emo.experiments import Experiment
 from emo.model import float32_copy, save_model
 
 SHARE = 0.02  # of the time that writing may take
+FIRST_SECONDS = 15.0  # before the first write: a shorter run writes once, at its end
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
 
@@ -37,7 +38,8 @@ class Writer:
     def __init__(self):
         self._thread, self._newest, self._writes = ThreadPoolExecutor(1), {}, deque[Future]()
         self._numbers = itertools.count()
-        self._closing, self._not_before, self.seconds = threading.Event(), 0.0, 0.0
+        self._closing, self.seconds = threading.Event(), 0.0
+        self._not_before = time.monotonic() + FIRST_SECONDS
 
     def submit(self, kind: str, write: Callable[[], None]) -> None:
         """Hands over a write. Raises what one failed with since the last call."""

@@ -49,27 +49,25 @@ def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def save_curve(history: pd.DataFrame, title: str, path: Path) -> Figure:
-    """`plot_curve` as a PNG at `path`; the figure is closed."""
-    figure = plot_curve(history, title)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-    return figure
-
-
 class LiveCurve:
     """A learning curve that a notebook redraws in place while training goes on, and a PNG of it."""
 
     def __init__(self, title: str):
         self.title, self.display = title, None
-        self.not_before = 0.0
+        self.not_before = time.monotonic() + 15  # a shorter run has its curve at its end
 
     def update(self, history: pd.DataFrame, path: Path) -> None:
         """Redraws it, unless that would take more than a hundredth of the time."""
         started = time.monotonic()
-        if started < self.not_before:
-            return
-        figure = save_curve(history, self.title, path)
+        if started >= self.not_before:
+            self.draw(history, path)
+            self.not_before = time.monotonic() + 100 * (time.monotonic() - started)
+
+    def draw(self, history: pd.DataFrame, path: Path) -> None:
+        """Redraws it, and writes the PNG."""
+        figure = plot_curve(history, self.title)
+        figure.savefig(path, dpi=100)
+        plt.close(figure)
         if in_notebook():
             from IPython.display import display
 
@@ -77,7 +75,6 @@ class LiveCurve:
                 self.display = display(figure, display_id=True)
             else:
                 self.display.update(figure)
-        self.not_before = time.monotonic() + 100 * (time.monotonic() - started)
 
 
 def plot_class_balance(**labels: Sequence[str]) -> Figure:

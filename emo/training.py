@@ -372,7 +372,7 @@ class Recorder(keras.callbacks.Callback):
         stem = self.running.stem.removesuffix("_running") + f"_acc{100 * accuracy:.0f}"
         model_path = self.running.rename(self.paths.model / f"{stem}.h5")
         curve_path = self.paths.model / f"{stem}.png"
-        plots.save_curve(self.history, self.curve.title, curve_path)
+        self.curve.draw(self.history, curve_path)
         self.running.with_suffix(".png").unlink(missing_ok=True)
         self.state.remove()
         row = self._row(state, seconds, accuracy, model_path, curve_path)

@@ -37,7 +37,7 @@ from emo.experiments import Experiment
 from emo.paths import get_paths
 from emo.training import train
 from tests.fixtures import write_photos
-checkpoint.STATE_SECONDS, checkpoint.SHARE = 0.0, 1e9  # a state after every batch
+checkpoint.FIRST_SECONDS, checkpoint.STATE_SECONDS, checkpoint.SHARE = 0.0, 0.0, 1e9  # after every batch
 train(Experiment.from_json(sys.argv[1]), get_paths(sys.argv[2]))
 """
 
@@ -104,6 +104,7 @@ def dead(tmp_path_factory):
 @pytest.fixture
 def killed(dead, tmp_path, monkeypatch):
     """A copy of it."""
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "STATE_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     return get_paths(shutil.copytree(dead.root, tmp_path / "project"))
@@ -163,6 +164,7 @@ def test_a_run_that_is_training_elsewhere_is_not_taken_over(dataset):
 
 
 def test_writes_happen_in_order_and_only_the_newest_of_a_kind(monkeypatch):
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     writer, done = checkpoint.Writer(), []
     writer._thread.submit(time.sleep, 0.2)  # all that follows waits together

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emo import checkpoint, training
+from emo import checkpoint, plots, training
 from emo.augment import write_augmented_copy
 from emo.classifier import load_classifier
 from emo.environment import dtype_policy
@@ -154,6 +154,7 @@ def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dat
 
 
 def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
     recorder = new_recorder(dataset)
     logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
     recorder.on_epoch_end(0, logs | {"val_accuracy": 0.4})
@@ -178,6 +179,7 @@ def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, mon
         return whole(*arguments) if len(saves) == 1 else disk_full()
 
     monkeypatch.setattr(checkpoint, "save_model", full_from_the_second_on)
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)  # every save at once
     with pytest.raises(OSError, match="No space"):
         train(dataclasses.replace(TINY, epochs=30, learning_rate=3e-4, batch_size=4), dataset)
@@ -199,6 +201,24 @@ def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
     assert run.best_epoch == 8
     saved = keras.models.load_model(run.model_path, compile=False)
     assert {float(value) for weight in saved.trainable_weights for value in np.unique(weight)} == {7.0}
+
+
+def test_a_run_of_seconds_writes_its_model_and_draws_its_curve_once(dataset, monkeypatch):
+    calls = []
+
+    def counted(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: [calls.append(name), function(*given)][1])
+
+    counted(checkpoint, "save_model")
+    counted(plots, "plot_curve")
+    recorder = new_recorder(dataset)
+    for epoch in range(8):
+        accuracies = {"accuracy": 0.5, "val_accuracy": epoch / 10}
+        recorder.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0} | accuracies)
+    recorder.writer.close()
+    assert recorder.finish("finished").best_epoch == 8
+    assert sorted(calls) == ["plot_curve", "save_model"]
 
 
 def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
