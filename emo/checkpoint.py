@@ -25,7 +25,7 @@ from emo.experiments import Experiment
 from emo.model import float32_copy, save_model
 
 SHARE = 0.02  # of the time that writing may take
-FIRST_SECONDS = 15.0  # before the first write: a shorter run writes once, at its end
+FIRST_SECONDS = 30.0  # before the first write: a shorter run writes once, at its end
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
 

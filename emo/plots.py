@@ -54,7 +54,7 @@ class LiveCurve:
 
     def __init__(self, title: str):
         self.title, self.display = title, None
-        self.not_before = time.monotonic() + 15  # a shorter run has its curve at its end
+        self.not_before = time.monotonic() + 30  # a shorter run has its curve at its end
 
     def update(self, history: pd.DataFrame, path: Path) -> None:
         """Redraws it, unless that would take more than a hundredth of the time."""
