@@ -471,14 +471,18 @@ def test_no_photos_names_the_folder(paths):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_each_of_the_eleven_trains_one_epoch_on_the_sample_set(name, paths):
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [(name, each.backbone) for name, each in EXPERIMENTS.items()]
+    + [(name, each) for name in ("finetune", "finetune_strong") for each in ("resnet50", "vgg16")],
+)
+def test_each_experiment_trains_one_epoch_on_the_sample_set(name, backbone, paths):
     from emo.backbones import get_backbone
     from emo.dataset import fetch_dataset
 
     fetch_dataset("sample", paths)
-    size = get_backbone(EXPERIMENTS[name].backbone).min_size
-    run = train(get_experiment(name, weights=None, image_size=size, epochs=1), paths)
+    size = get_backbone(backbone).min_size
+    run = train(get_experiment(name, backbone=backbone, weights=None, image_size=size, epochs=1), paths)
     assert run.state == "finished"
     assert np.isfinite(run.history.to_numpy()).all()
     assert json.loads(read_table(paths).iloc[-1].settings)["name"] == name
