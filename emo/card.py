@@ -16,12 +16,13 @@ from emo.errors import UserError
 from emo.evaluation import Report
 from emo.paths import Paths, numbered
 from emo.publish import TEMPLATES, taken_for
+from emo.split import count_splits
 
 SEAL = "<!-- Written by emo.write_card, which replaces this file only while nobody has edited it: "
 
 
 def write_card(classifier: Classifier, report: Report, paths: Paths) -> Path:
-    """Writes `<model>.md` beside the `.h5` and gives its path.
+    """Writes `<model>.md` beside the `.h5`, or into `model/` where that cannot be written to; gives its path.
 
     Data, split, settings, results, calibration, limits and responsible use: from what the `.h5` says of
     itself, from `data/` where its classes are the model's, and from `report`. A card that somebody has edited
@@ -43,7 +44,15 @@ def write_card(classifier: Classifier, report: Report, paths: Paths) -> Path:
         **_data(classifier, paths),
     )
     text += f"\n\n{SEAL}{_digest(text)} -->\n"
-    card = next(path for path in numbered(classifier.path.with_suffix(".md")) if not _is_edited(path))
+    beside = classifier.path.with_suffix(".md")
+    try:
+        return _write(text, beside)
+    except OSError:  # a folder that somebody shares to be read
+        return _write(text, paths.model / beside.name)
+
+
+def _write(text: str, wanted: Path) -> Path:
+    card = next(path for path in numbered(wanted) if not _is_edited(path))
     card.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     return card
 
@@ -52,15 +61,13 @@ def _data(classifier: Classifier, paths: Paths) -> dict:
     """What `data/` tells of the photos; nothing where its classes are not the model's."""
     counts = count_photos(paths) if paths.train.is_dir() else pd.DataFrame()
     if set(counts.index) - {"all"} != set(classifier.class_names):
-        return {"counts": None, "record": {}, "split": None}
+        return {"counts": None, "record": {}, "split": {}}
     try:
         record = json.loads(paths.dataset_record.read_text(encoding="utf-8"))
         record["source"] = _public(record["source"])
     except (OSError, ValueError, TypeError, KeyError):  # none: the photos were placed by hand
         record = {}
-    file = paths.data / "split.csv"
-    split = pd.read_csv(file).split.value_counts().to_dict() if file.exists() else None
-    return {"counts": counts, "record": record, "split": split}
+    return {"counts": counts, "record": record, "split": count_splits(paths)}
 
 
 def _public(source: str) -> str:

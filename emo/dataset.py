@@ -411,7 +411,7 @@ def _inspect(path: Path) -> tuple:
     try:
         size = path.stat().st_size
         if name != printable(name):
-            raise Unusable("a name that is no text; rename the file")
+            raise Unusable("a name that a table cannot hold; rename the file")
         if path.is_file() and not is_photo(path) and size:
             raise Unusable(f"not a photo ({' '.join(IMAGE_SUFFIXES)})")
         data = read_bytes(path)
@@ -427,8 +427,9 @@ def _inspect(path: Path) -> tuple:
 
 
 def printable(name: str) -> str:
-    """The name; where it is in another encoding than the disk's, escaped, so that a table can hold it."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """The name; what a table could not hold is escaped: bytes that are no text, line ends, a last space."""
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f]|\s$", lambda found: f"\\x{ord(found[0]):02x}", name)
 
 
 def count_photos(paths: Paths) -> pd.DataFrame:

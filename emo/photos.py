@@ -30,6 +30,14 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+REASONS = (  # how those begin that this module gives for a file that is no picture
+    "a folder that cannot be opened",
+    "not a regular file",
+    "not an image",
+    "empty file",
+    "too large (",
+    "cannot be read (",
+)
 _one_large = threading.Lock()
 
 

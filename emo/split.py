@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from emo.dataset import class_names, files_below, printable, scan_splits, write_text
+from emo.dataset import class_names, files_below, is_photo, printable, scan_splits, write_text
 from emo.errors import UserError
 from emo.paths import Paths
+from emo.photos import REASONS
 from emo.quality import find_duplicates
 
 SPLITS = ("train", "val", "test")
@@ -47,7 +48,8 @@ def split_photos(
     old = _read_split(paths)
     said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
     said[said["bytes"] != table["bytes"]] = None  # another photo under that name
-    theirs = said["left_out"].where(~said["left_out"].str.startswith(TWIN, na=False)).fillna("")
+    # what a person wrote stays; what an earlier scan or split found is found again, or mended
+    theirs = said["left_out"].where(~said["left_out"].str.startswith((TWIN, *REASONS), na=False)).fillna("")
     table["left_out"] = table["left_out"].where(table["left_out"] != "", theirs)
 
     folder = table["path"].str.split("/").str[0]
@@ -108,7 +110,10 @@ def load_split(paths: Paths) -> pd.DataFrame:
             print(f"{fresh:,} files are new or changed since data/split.csv was written: reading all photos.")
         photos = scan_splits(paths)
         without_twins = table["left_out"].str.startswith(TWIN).any()
-        return split_photos(photos, find_duplicates(photos), paths, leave_out_twins=without_twins)
+        drawn = table[table["path"].str.startswith("train/") & (table["left_out"] == "")]
+        share = (drawn["split"] == "val").mean()  # as it was chosen in the prep notebook
+        chosen = {"fraction": share} if 0 < share < 1 else {}
+        return split_photos(photos, find_duplicates(photos), paths, leave_out_twins=without_twins, **chosen)
     both["label"] = both["path"].str.extract(r"^[^/]+/([^/]+)/", expand=False).fillna("")
     return _loaded(both, paths)
 
@@ -141,13 +146,14 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
     return train, val
 
 
-def leaked_photos(paths: Paths, near: bool = True) -> list[str]:
+def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
     """The photos to validate and to test on that have a twin among those to train on, by `data/split.csv`.
 
-    Without `near` only those count whose twin is the same file.
+    Without `near` only those count whose twin is the same file. None where the photos to train on are away,
+    so that nobody can tell.
     """
-    if not paths.train.is_dir():
-        return []
+    if not any(map(is_photo, files_below(paths.train))):
+        return None
     table = load_split(paths)
     leaks = table.loc[_leaks(table), "path"]
     if not near:
@@ -190,6 +196,8 @@ def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """A table with path, label and split, its labels replaced where `data/relabel.csv` names another.
 
+    Photos to test on keep theirs: a test whose labels follow the model's answers is none.
+
     The CSV's columns path and label count, others are for the reader; an empty label changes nothing. Without
     the file the table comes back as it is. UserError for a photo or a class that is not in the dataset.
     """
@@ -211,9 +219,19 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         )
     label = here.map(new).fillna(photos["label"])
     changed = photos.loc[label != photos["label"], "split"].value_counts()
-    told = ", ".join(f"{changed.get(split, 0):,} {split}" for split in SPLITS)
-    print(f"{paths.relabel.name} changes the labels of {changed.sum():,} photos ({told}).")
-    return photos.assign(label=label)
+    tested, told = changed.pop("test") if "test" in changed else 0, f"{changed.get('train', 0):,} train"
+    print(
+        f"{paths.relabel.name} changes the labels of {changed.sum():,} photos ({told}, "
+        f"{changed.get('val', 0):,} val)."
+        + (f" {tested:,} photos to test on keep their folder's label." if tested else "")
+    )
+    return photos.assign(label=label.where(photos["split"] != "test", photos["label"]))
+
+
+def count_splits(paths: Paths) -> dict[str, int]:
+    """The photos that `data/split.csv` has in each split, those left out not counted; {} without the file."""
+    table = _read_split(paths)
+    return table.loc[table["left_out"] == "", "split"].value_counts().to_dict()
 
 
 def _relative(path: pd.Series, paths: Paths) -> pd.Series:

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -81,10 +82,24 @@ def test_the_split_is_told_from_what_lies_in_data(classifier, dataset, made):
     (dataset.val / "sad").mkdir(parents=True)
     (dataset.val / "sad" / "1.jpg").write_bytes(next(dataset.train.rglob("*.jpg")).read_bytes())
     assert "those in `data/val`" in write_card(classifier, made, dataset).read_text(encoding="utf-8")
-    split = pd.DataFrame({"path": list("abc"), "split": ["train", "train", "val"], "group": [1, 2, 3]})
-    split.to_csv(dataset.data / "split.csv", index=False)
+    split = pd.DataFrame(
+        {
+            "path": list("abcd"),
+            "split": ["train", "train", "val", "train"],
+            "group": [0] * 4,
+            "bytes": [1] * 4,
+            "left_out": ["", "", "", "blurred, and no face"],
+        }
+    )
+    split.to_csv(dataset.data / "split.csv", index=False, sep=";")  # as a European Excel saves it
     text = write_card(classifier, made, dataset).read_text(encoding="utf-8")
     assert "By `data/split.csv`: 2 train, 1 val photos." in text
+
+
+def test_where_the_models_folder_takes_no_card_it_goes_into_model(classifier, dataset, made, tmp_path):
+    elsewhere = Classifier(classifier.model, NAMES, classifier.metadata, Path("/proc/shared.h5"))
+    assert write_card(elsewhere, made, dataset) == dataset.model / "shared.md"
+    assert write_card(elsewhere, made, dataset) == dataset.model / "shared.md"
 
 
 def test_a_folder_on_somebodys_machine_is_not_told(classifier, dataset, made):

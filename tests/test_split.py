@@ -104,6 +104,38 @@ def test_new_photos_join_and_the_others_stay_where_they_were(photos, capsys):
     assert sum(name.startswith("sad") for name in in_split(table, "val")) == 8
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.4])
+def test_new_photos_are_drawn_as_the_others_were(paths, fraction):
+    write_photos(paths.train, 20)
+    split(paths, fraction=fraction)
+    write_photos(paths.train, 40)
+    assert len(in_split(load_split(paths), "val")) == 3 * 40 * fraction
+
+
+def test_a_photo_that_could_not_be_read_once_is_used_when_it_can_be(photos):
+    split(photos)
+    lines = photos.split.read_text().splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("train/sad/sad_000.jpg"))
+    lines[place] += "cannot be read (Input/output error)"
+    place = next(n for n, line in enumerate(lines) if line.startswith("train/sad/sad_001.jpg"))
+    lines[place] += "not a face"  # somebody's own word
+    photos.split.write_text("\n".join(lines) + "\n")
+    table = split(photos).set_index("path")["left_out"]
+    assert table[f"{photos.train.as_posix()}/sad/sad_000.jpg"] == ""
+    assert table[f"{photos.train.as_posix()}/sad/sad_001.jpg"] == "not a face"
+
+
+def test_names_that_a_csv_cannot_hold_are_told_and_break_nothing(photos):
+    for name in ("Icon\r", "line\nend.jpg", "space.jpg "):
+        shutil.copy(photos.train / "sad/sad_000.jpg", photos.train / "sad" / name)
+    split(photos)
+    table = load_split(photos)
+    left_out = table[table["left_out"] != ""]
+    assert list(left_out["left_out"]) == ["a name that a table cannot hold; rename the file"] * 3
+    assert names(left_out) == {r"Icon\x0d", r"line\x0aend.jpg", r"space.jpg\x20"}
+    assert len(load_split(photos)) == len(table) == 73
+
+
 def test_a_bridge_between_the_sides_never_makes_a_trained_photo_validate(paths):
     write_photos(paths.train, 10)
     table = split(paths)
@@ -251,6 +283,16 @@ class TestRelabel:
         assert "relabel.csv changes the labels of 1 photos" in capsys.readouterr().out
         as_given = pd.concat(training_manifests(photos, relabel=False))
         assert set(as_given["label"].value_counts()) == {30, 20}
+
+    def test_photos_to_test_on_keep_their_label(self, photos, capsys):
+        write_photos(photos.test, 2, seed=5)
+        (photos.data / "relabel.csv").write_text(
+            "path,label\ntrain/sad/sad_000.jpg,happy\ntest/sad/sad_000.jpg,happy\n"
+        )
+        training_manifests(photos)
+        told = capsys.readouterr().out
+        assert "changes the labels of 1 photos (1 train, 0 val)" in told
+        assert "1 photos to test on keep their folder's label" in told
 
     @pytest.mark.parametrize(
         "lines, complaint",

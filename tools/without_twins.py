@@ -30,7 +30,7 @@ def main() -> None:
     options.add_argument("--project", type=Path, required=True, help="a folder with data/ and model/")
     paths = get_paths(options.parse_args().project)
     same, near = (
-        {Path(path).relative_to(paths.data).as_posix() for path in leaked_photos(paths, near)}
+        {Path(path).relative_to(paths.data).as_posix() for path in leaked_photos(paths, near) or ()}
         for near in (False, True)
     )
     rows = []
