@@ -213,6 +213,7 @@ def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, see
     if copies != "balance" and (not isinstance(copies, int) or isinstance(copies, bool) or copies < 1):
         raise UserError(f"copies={copies!r} must be a whole number from 1 up, or 'balance'.")
     photos, _ = training_manifests(paths)
+    photos = photos[_below_train(photos, paths)]
     wanted = _copies_a_photo(photos["label"], copies)
     jobs = [
         (Path(path), number)
@@ -261,13 +262,18 @@ def _check_record(settings: dict[str, int | str], paths: Paths) -> None:
 
 def augmented_copies(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """The copies on disk of exactly these photos (a manifest's path and label): path and label."""
-    found = []
+    found, train_files = [], train_files[_below_train(train_files, paths)]
     for source, label in zip(train_files.path, train_files.label, strict=True):
         number = 1
         while (copy := _copy_path(Path(source), number, paths)).exists():
             found.append((copy.as_posix(), label))
             number += 1
     return pd.DataFrame(found, columns=["path", "label"])
+
+
+def _below_train(photos: pd.DataFrame, paths: Paths) -> pd.Series:
+    """Those of `data/train`: `split.csv` may have others train too, but a copy's name tells no folder."""
+    return photos["path"].str.startswith(f"{paths.train.as_posix()}/")
 
 
 def _copy_path(source: Path, number: int, paths: Paths) -> Path:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from PIL import Image
 from tqdm.auto import tqdm
 
+from emo.dataset import files_below, is_photo
 from emo.errors import UserError
 from emo.faces import face_crops, find_faces, with_margin
 from emo.foreign import find_facts
@@ -171,8 +172,7 @@ def as_sources(images) -> list:
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
         if path.is_dir():
-            found = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
-            images = sorted(file for file in found if not file.name.startswith("."))
+            images = sorted(filter(is_photo, files_below(path)))
             if not images:
                 raise UserError(f"The folder {path} holds no photos ({', '.join(IMAGE_SUFFIXES)}).")
         else:

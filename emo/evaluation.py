@@ -284,7 +284,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path, sample: str | 
     if sample is not None and Path(sample).is_file():
         rows = _as_in_sample(rows, Path(sample))
     path = free_path(Path(path))
-    rows.to_csv(path, index=False)
+    rows.to_csv(path, index=False, errors="backslashreplace")  # names may be in another encoding
     if unread := rows.iloc[:, 0][rows.iloc[:, 1].isna()].tolist():
         print(
             f"{_first(unread)} could not be read: the emotion is empty in {path.name}; write one there "
@@ -333,8 +333,11 @@ def _first(names: list[str], count: int = 3) -> str:
 def log_test(report: Report, classifier: Classifier, paths: Paths) -> int | str | None:
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
-    Gives the row's number, or None where the table has none of that name; a committee, or a model that
-    averages over mirror images, has no row of its own.
+    Gives the row's number, or None where the table has none of that name: a committee, or a model that
+    averages over mirror images, has no row of its own. None, and nothing is written, too where the photos
+    are not those of `data/test`: the table compares runs on the same ones.
     """
+    if not report.predictions.path.map(_absolute).str.startswith(f"{_absolute(paths.test)}/").all():
+        return None
     figures = {"test_accuracy": round(100 * report.accuracy, 1), "macro_f1": round(report.macro_f1, 3)}
     return runlog.update_run(classifier.name, figures, paths)

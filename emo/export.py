@@ -73,7 +73,7 @@ def export(classifier: Classifier, kind: str, path: str | Path | None = None, pi
     model = float32_copy(classifier.model)
     network = compiled(model, classifier.flip)
     expected = network(tf.cast(images, tf.float32)).numpy()
-    with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".export_") as folder:
+    with _draft_folder(wanted) as folder:
         draft = Path(folder, "network" + ENDINGS[kind])
         with _quiet():
             WRITERS[kind](model, network, classifier.class_names, draft)
@@ -95,6 +95,14 @@ def export(classifier: Classifier, kind: str, path: str | Path | None = None, pi
         + f"). Probabilities within {difference:.1e} of the model's on {len(images)} pictures."
     )
     return written
+
+
+def _draft_folder(wanted: Path) -> tempfile.TemporaryDirectory:
+    try:
+        return tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".export_")
+    except OSError as error:
+        fault = f"{wanted.parent} cannot be written to ({error.strerror})"
+        raise UserError(f"{fault}; give another path, or copy the .h5 into model/.") from None
 
 
 def export_table(classifier: Classifier, exports: Sequence[Export], repeats: int = 30) -> pd.DataFrame:

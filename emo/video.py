@@ -71,6 +71,8 @@ def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
                 parts.append(rows)
                 bar.update(len(chunk.frames))
     except KeyboardInterrupt:
+        if writer is None:  # nothing is done yet
+            raise
         print("Stopped: what is done is kept.")
     finally:
         reader.release()

@@ -204,6 +204,16 @@ def test_training_never_gets_copies_of_validation_photos(dataset):
     assert not validation_names & {path.rsplit("/", 1)[1].rsplit("_aug", 1)[0] for path in copies.path}
 
 
+def test_a_validation_photo_that_somebody_lets_train_has_no_copy(dataset):
+    shutil.copytree(dataset.test, dataset.val)
+    training_manifests(dataset)
+    moved = dataset.split.read_text().replace("/anger_000.jpg,val,", "/anger_000.jpg,train,")
+    dataset.split.write_text(moved)
+    train, _ = training_manifests(dataset)
+    assert train.path.str.startswith(dataset.val.as_posix()).sum() == 1
+    assert write_augmented_copy(dataset, copies=1) == len(train) - 1 == len(augmented_copies(train, dataset))
+
+
 @pytest.mark.parametrize("copies", [0, -1, 1.5, "many", True])
 def test_no_copies_is_a_mistake(dataset, copies):
     with pytest.raises(UserError, match="copies="):

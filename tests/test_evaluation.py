@@ -1,5 +1,6 @@
 import csv
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,16 @@ def test_predict_takes_files_folders_arrays_and_pil_images_alike(classifier, dat
     )
     pd.testing.assert_frame_equal(from_pil, from_array)
     pd.testing.assert_frame_equal(from_pil, from_list)
+
+
+def test_a_folder_is_read_as_training_reads_it(classifier, dataset, tmp_path):
+    (dataset.test / ".ipynb_checkpoints").mkdir()
+    first = next(dataset.test.glob("*/*.jpg"))
+    shutil.copy(first, dataset.test / ".ipynb_checkpoints" / "1-checkpoint.jpg")
+    (dataset.test / "a folder.jpg").mkdir()
+    shutil.move(dataset.test / "sad", tmp_path / "sad")
+    (dataset.test / "sad").symlink_to(tmp_path / "sad")  # a class on another disk
+    assert len(classifier.predict(dataset.test)) == 12
 
 
 def test_an_unreadable_photo_keeps_its_row_and_is_named(classifier, dataset, capsys):
@@ -229,6 +240,15 @@ def test_photos_with_a_twin_in_training_are_left_out(classifier, dataset):
     assert str(copied) not in set(figures.without_twins.predictions.path)
 
 
+def test_without_the_training_photos_nobody_says_that_none_has_a_twin(classifier, dataset):
+    shutil.rmtree(dataset.train)
+    assert leaked_photos(dataset) is None
+    dataset.train.mkdir()
+    assert leaked_photos(dataset) is None
+    photos, _ = labelled_photos("", classifier, dataset)
+    assert "twin" not in str(evaluate(classifier, photos, leaked=leaked_photos(dataset)))
+
+
 def test_calibrated_error_is_that_of_the_scaled_table():
     table = random_answers(300)
     figures = report(table, NAMES, temperature=2.0)
@@ -296,11 +316,17 @@ def test_no_labelled_photos_is_said_and_no_mistake(classifier, paths, capsys):
 def test_test_figures_go_into_the_row_of_the_run(classifier, dataset):
     number = log_run({"base_model": "vgg16", "model_file": classifier.path.name}, dataset)
     log_run({"base_model": "another"}, dataset)
-    figures = report(predictions("aaah", "aahh"), NAMES)
-    assert log_test(figures, classifier, dataset) == number
-    # answers that are more than the model's own have no row
-    assert log_test(report(predictions("a", "h"), NAMES), classifier.with_flip(), dataset) is None
-    assert log_test(report(predictions("a", "h"), NAMES), Committee([classifier]), dataset) is None
+
+    def on_photos_of(folder, truth, answered):
+        table = predictions(truth, answered)
+        return report(table.assign(path=[f"{folder}/a/{n}.jpg" for n in range(len(table))]), NAMES)
+
+    assert log_test(on_photos_of(dataset.test, "aaah", "aahh"), classifier, dataset) == number
+    # answers that are more than the model's own have no row, and other photos are another test
+    wrong = on_photos_of(dataset.test, "a", "h")
+    assert log_test(wrong, classifier.with_flip(), dataset) is None
+    assert log_test(wrong, Committee([classifier]), dataset) is None
+    assert log_test(on_photos_of(dataset.root / "mine", "a", "h"), classifier, dataset) is None
     table = read_table(dataset).set_index("number")
     assert table.loc[number, "test_accuracy"] == 75
     assert table.loc[number, "macro_f1"] == pytest.approx(0.733)
@@ -314,6 +340,12 @@ def test_submission_has_the_competitions_form_and_overwrites_nothing(tmp_path):
     with first.open() as file:
         rows = list(csv.reader(file))
     assert rows == [["image_path", "emotion"], ["1.jpg", "anger"], ["2.jpg", "happy"], ["3.jpg", "sad"]]
+
+
+def test_a_name_in_another_encoding_does_not_lose_the_submission(tmp_path):
+    table = predictions("aa", "ah").assign(path=["/x/1.jpg", "/x/\udcef\udcf0.jpg"])
+    file = write_submission(table, tmp_path / "predictions.csv")
+    assert file.read_text().splitlines() == ["image_path,emotion", "1.jpg,anger", "\\udcef\\udcf0.jpg,happy"]
 
 
 def competition(tmp_path, text: str):

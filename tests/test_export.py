@@ -119,6 +119,8 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(classifier, tmp_path, mon
         classifier.export("coreml")
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         classifier.export("tflite", tmp_path / "nowhere" / "a.tflite")
+    with pytest.raises(UserError, match=r"/proc .*give another path"):  # where nobody can write
+        classifier.export("tflite", "/proc/a.tflite")
     with pytest.raises(UserError, match="each of its members"):
         Committee([classifier]).export("tflite")
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)

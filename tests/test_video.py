@@ -154,6 +154,18 @@ def test_what_is_no_video_is_told_in_a_sentence(tmp_path, capfd):
     assert "moov" not in capfd.readouterr().err
 
 
+def test_ctrl_c_before_anything_is_done_is_no_fault_of_the_film(tmp_path, monkeypatch):
+    write_film(tmp_path / "long.mp4")
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "_with_next", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        classify_video(classifier(), tmp_path / "long.mp4")
+    assert [file.name for file in tmp_path.iterdir()] == ["long.mp4"]
+
+
 def test_ctrl_c_keeps_what_is_done_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "CHUNK", 12)
     write_film(tmp_path / "long.mp4", count=120)
