@@ -25,6 +25,7 @@ from emo.experiments import Experiment
 from emo.model import float32_copy, save_model
 
 SHARE = 0.02  # of the time that writing may take
+RETRY_SECONDS = 20.0  # after which a disk that refused is asked again
 FIRST_SECONDS = 30.0  # before the first write: a shorter run writes once, at its end
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
@@ -32,12 +33,13 @@ STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the 
 class Writer:
     """A thread that writes files in the order in which they were handed over, in `SHARE` of its time.
 
-    Of several writes of one kind that wait, only the newest is done. `seconds` is the processor time taken.
+    Of several writes of one kind that wait, only the newest is done. One that the disk refuses, as it is full
+    or Google Drive is away, is tried again, after `close` twice. `seconds` is the processor time taken.
     """
 
     def __init__(self):
         self._thread, self._newest, self._writes = ThreadPoolExecutor(1), {}, deque[Future]()
-        self._numbers = itertools.count()
+        self._numbers, self._lock = itertools.count(), threading.Lock()
         self._closing, self.seconds = threading.Event(), 0.0
         self._not_before = time.monotonic() + FIRST_SECONDS
 
@@ -45,13 +47,19 @@ class Writer:
         """Hands over a write. Raises what one failed with since the last call."""
         self._raise_failure()
         number = next(self._numbers)
-        self._newest[kind] = number, write
+        with self._lock:
+            self._newest[kind] = number, write
         self._writes.append(self._thread.submit(self._write, kind, number))
 
     def close(self) -> None:
-        """Waits until all is on disk. Raises what a write failed with."""
+        """Waits until all is on disk, also where Ctrl-C comes again. Raises what a write failed with."""
         self._closing.set()
-        self._thread.shutdown()
+        while True:
+            try:
+                self._thread.shutdown()
+                break
+            except KeyboardInterrupt:
+                continue  # a file half written helps nobody
         self._raise_failure()
 
     def _raise_failure(self) -> None:
@@ -61,14 +69,35 @@ class Writer:
     def _write(self, kind: str, number: int) -> None:
         # writes take processor time from training: short epochs, each better than the last, share one
         self._closing.wait(self._not_before - time.monotonic())
-        newest, write = self._newest[kind]
-        if newest != number:
-            return  # a newer one waits behind what was handed over in between
-        started = time.thread_time()
-        write()
-        taken = time.thread_time() - started
-        self.seconds += taken
-        self._not_before = time.monotonic() + taken / SHARE
+        tries, told = 0, False
+        while (write := self._still_newest(kind, number)) is not None:
+            started = time.thread_time()
+            try:
+                write()
+            except OSError as error:
+                tries += self._closing.is_set()
+                if tries == 3:
+                    raise
+                if not told:
+                    reason = error.strerror or error
+                    print(f"The {kind} cannot be saved now ({reason}); it is tried again.", flush=True)
+                told = True
+                if self._closing.wait(RETRY_SECONDS):
+                    time.sleep(RETRY_SECONDS)
+                continue
+            taken = time.thread_time() - started
+            self.seconds += taken
+            self._not_before = time.monotonic() + taken / SHARE
+            with self._lock:
+                if self._newest[kind][0] == number:
+                    self._newest[kind] = number, None  # gives its memory back
+            return
+
+    def _still_newest(self, kind: str, number: int) -> Callable[[], None] | None:
+        """The write of that number; None where a newer one waits behind what was handed over in between."""
+        with self._lock:
+            newest, write = self._newest[kind]
+        return write if newest == number else None
 
 
 class Checkpoint:
@@ -143,13 +172,17 @@ class RunState:
 
         def write():
             file = self.files[self._turn % 2]
-            self._turn += 1
             unfinished = file.with_name(f"{file.name}.new")
-            with unfinished.open("wb") as out:
-                np.savez(out, **arrays)
-                out.flush()
-                os.fsync(out.fileno())  # else a machine that dies may leave the new name on old blocks
-            unfinished.replace(file)
+            try:
+                with unfinished.open("wb") as out:
+                    np.savez(out, **arrays)
+                    out.flush()
+                    os.fsync(out.fileno())  # else a machine that dies may leave the new name on old blocks
+                unfinished.replace(file)
+            except OSError:
+                unfinished.unlink(missing_ok=True)  # a full disk has no room for it
+                raise
+            self._turn += 1
 
         self._writer.submit("state", write)
 
@@ -171,7 +204,7 @@ class RunState:
 
 
 def find_state(folder: Path, key: str) -> tuple[Path, Progress] | None:
-    """The newest whole state of the unfinished run of that key, unless it is being trained at this moment."""
+    """The newest whole state of the unfinished run of that key, unless this machine is training it now."""
     found = []
     for file in folder.glob("*_running.state?.npz"):
         try:

@@ -64,9 +64,12 @@ class LiveCurve:
             self.not_before = time.monotonic() + 100 * (time.monotonic() - started)
 
     def draw(self, history: pd.DataFrame, path: Path) -> None:
-        """Redraws it, and writes the PNG."""
+        """Redraws it and writes the PNG; a disk that takes none stops nobody."""
         figure = plot_curve(history, self.title)
-        figure.savefig(path, dpi=100)
+        try:
+            figure.savefig(path, dpi=100)
+        except OSError as error:
+            print(f"{path.name} cannot be written ({error.strerror or error}).")
         plt.close(figure)
         if in_notebook():
             from IPython.display import display

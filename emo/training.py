@@ -195,8 +195,8 @@ def fit(
         recorder,
         *([AverageInValidation()] if experiment.average else []),
         keras.callbacks.TerminateOnNaN(),
-        TqdmCallback(verbose=1, leave=True),
     ]
+    by_batches = int(trainer.steps_per_execution == 1)  # the bar would count calls
     begin, step = recorder.resumed_at
     # the rest of an epoch that was cut short is one of its own to Keras
     spans = [(begin, begin + 1, step), (begin + 1, experiment.epochs, 0)] if step else []
@@ -210,15 +210,14 @@ def fit(
                         initial_epoch=first,
                         epochs=last,
                         verbose=0,
-                        callbacks=callbacks,
+                        callbacks=[*callbacks, TqdmCallback(verbose=by_batches)],
                     )
         finally:
             recorder.writer.close()
     except KeyboardInterrupt as error:
         return f"stopped by the user after epoch {len(done)}", error
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        return f"failed after epoch {len(done)}: {type(error).__name__}: {reason[0][:200]}", error
+        return f"failed after epoch {len(done)}: {type(error).__name__}: {_first_words(error)}", error
     if len(done) < experiment.epochs:
         return f"stopped: the loss became NaN in epoch {len(done) + 1}", None
     return FINISHED, None
@@ -233,6 +232,13 @@ def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame
             "write them with emo_classificator_prep_data.ipynb, or set it to False."
         )
     return pd.concat([train_files, copies.assign(given=copies["label"])], ignore_index=True)
+
+
+def _first_words(error: Exception) -> str:
+    """What it says, without the places in the graph that TensorFlow puts before."""
+    places = (" ", "\t", "Graph execution error", "Detected at", "<stack traces")
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(places)]
+    return lines[0][:200] if lines else ""
 
 
 class AverageInValidation(keras.callbacks.SwapEMAWeights):
@@ -303,6 +309,8 @@ class Recorder(keras.callbacks.Callback):
             )
         self.epochs, self.before, self.means = progress.epochs, progress.step, progress.means
         self.resumed_at, self.started = (progress.epoch, progress.step), self.started - progress.seconds
+        for finished in self.paths.model.glob(f"{self.running.stem.removesuffix('_running')}_acc*.h5"):
+            finished.rename(self.running)  # the run came to its end, but not into the table
         if progress.best >= 0 and self.running.is_file() and h5py.is_hdf5(self.running):
             self.best, self.checkpoint.saved = progress.best, read_metadata(self.running)
         print(
@@ -348,6 +356,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = logs | self._means(logs, self.params["steps"])
         if not np.isfinite([logs["loss"], logs["val_loss"]]).all():
+            self.model.stop_training = True
             return  # a broken epoch has no place in the curve, nor its weights in a file
         accuracy = float(logs["val_accuracy"])
         if accuracy > self.best:
@@ -373,10 +382,10 @@ class Recorder(keras.callbacks.Callback):
         model_path = self.running.rename(self.paths.model / f"{stem}.h5")
         curve_path = self.paths.model / f"{stem}.png"
         self.curve.draw(self.history, curve_path)
-        self.running.with_suffix(".png").unlink(missing_ok=True)
-        self.state.remove()
         row = self._row(state, seconds, accuracy, model_path, curve_path)
         number = runlog.log_run(row, self.paths)
+        self.running.with_suffix(".png").unlink(missing_ok=True)
+        self.state.remove()  # last: what fails before can be done again
         return Run(number, self.history, accuracy, best_epoch, model_path, curve_path, seconds, state)
 
     def _row(self, state: str, seconds: float, accuracy: float, model_path: Path, curve_path: Path) -> dict:

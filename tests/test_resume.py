@@ -15,6 +15,7 @@ from emo.checkpoint import find_state, run_key
 from emo.classifier import load_classifier
 from emo.errors import UserError
 from emo.experiments import Experiment
+from emo.model import read_metadata
 from emo.paths import get_paths
 from emo.runlog import read_table
 from emo.split import training_manifests
@@ -139,6 +140,23 @@ def test_ctrl_c_before_a_model_is_kept_leaves_what_an_earlier_session_did(killed
             train(RUN, killed)
     assert place(killed) == before
     assert train(RUN, killed).state == "finished"
+
+
+def test_a_run_that_came_to_its_end_but_not_into_the_table_is_done_again(killed, monkeypatch, capsys):
+    def table_is_open(*given):
+        raise UserError("Nothing was logged: close the table and run this again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.runlog, "log_run", table_is_open)
+        with pytest.raises(UserError, match="run this again"):
+            train(RUN, killed)
+    reached = read_metadata(next(killed.model.glob("*_acc*.h5")))["val_accuracy"]
+    run = train(RUN, killed)
+    assert "Going on with the run" in (told := capsys.readouterr()).out
+    assert "4/4" in told.err  # the bar reaches the last epoch
+    assert (run.state, run.val_accuracy, len(run.history)) == ("finished", reached, 4)
+    assert read_table(killed).iloc[-1].model_file == run.model_path.name
+    assert sorted(file.suffix for file in killed.model.iterdir()) == [".h5", ".png"]
 
 
 def test_another_experiment_leaves_the_unfinished_run_alone(killed, capsys):

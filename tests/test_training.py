@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import keras
@@ -53,6 +54,7 @@ def new_recorder(paths):
     network.compile("sgd", "categorical_crossentropy")
     recorder = training.Recorder(network, network, TINY, ("a", "b", "c"), paths, "key", time.monotonic())
     recorder.set_params({"steps": 1})
+    recorder.set_model(network)
     return recorder
 
 
@@ -147,6 +149,7 @@ def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
 
 
 def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "save_model", disk_full)
     with pytest.raises(OSError, match="No space"):
         train(dataclasses.replace(TINY, epochs=1), dataset)
@@ -154,6 +157,7 @@ def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dat
 
 
 def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
     recorder = new_recorder(dataset)
     logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
@@ -172,6 +176,7 @@ def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dat
 
 
 def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
     whole, saves = checkpoint.save_model, []
 
     def full_from_the_second_on(*arguments):
@@ -187,6 +192,50 @@ def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, mon
     assert "No space left" in row.state
     metadata = load_classifier(dataset.model / row.model_file).metadata
     assert 100 * metadata["val_accuracy"] == pytest.approx(row.val_accuracy, abs=0.06)
+
+
+def test_a_disk_that_is_away_for_a_while_costs_nothing(dataset, monkeypatch, capsys):
+    """As Google Drive is, now and then."""
+    whole, failures = checkpoint.save_model, iter(range(2))
+
+    def away(*arguments):
+        return whole(*arguments) if next(failures, None) is None else disk_full()
+
+    monkeypatch.setattr(checkpoint, "save_model", away)
+    for name in ("FIRST_SECONDS", "RETRY_SECONDS", "STATE_SECONDS"):
+        monkeypatch.setattr(checkpoint, name, 0.0)
+    monkeypatch.setattr(plots.Figure, "savefig", lambda *given, **options: disk_full())
+    run = train(dataclasses.replace(TINY, epochs=2), dataset)
+    assert run.state == "finished"
+    assert read_metadata(run.model_path)["val_accuracy"] == run.val_accuracy
+    told = capsys.readouterr().out
+    assert "The model cannot be saved now (No space left on device); it is tried again." in told
+    assert f"{run.curve_path.name} cannot be written (No space left on device)." in told
+
+
+def test_ctrl_c_twice_waits_for_what_is_being_written(monkeypatch):
+    writer, done = checkpoint.Writer(), []
+    shutdown, stops = writer._thread.shutdown, iter([KeyboardInterrupt, KeyboardInterrupt])
+
+    def interrupted():
+        if stop := next(stops, None):
+            raise stop
+        shutdown()
+
+    monkeypatch.setattr(writer._thread, "shutdown", interrupted)
+    writer.submit("model", lambda: [time.sleep(0.2), done.append("model")])
+    writer.close()
+    assert done == ["model"]
+
+
+def test_what_was_written_takes_no_memory_until_the_run_ends():
+    array, writer = np.zeros(1), checkpoint.Writer()
+    kept = weakref.ref(array)
+    writer.submit("state", array.sum)
+    del array
+    writer._closing.set()  # it does not wait
+    wait_until(lambda: kept() is None)
+    writer.close()
 
 
 def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
@@ -227,6 +276,7 @@ def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
     recorder.writer.close()
     assert recorder.checkpoint.saved is None
     assert recorder.running.stat().st_size == 0
+    assert recorder.model.stop_training  # not hours more of it
 
 
 def test_balance_finds_more_of_a_rare_class_and_is_told_in_the_table(dataset):
