@@ -39,6 +39,7 @@ from emo.faces import find_faces  # where the one face of each photo is
 from emo.faces import summarize_faces  # … counted
 from emo.frozen import backbone_features  # what a backbone sees in photos, computed once
 from emo.frozen import clear_features  # empties data/.features
+from emo.frozen import load_photos  # a manifest's photos as an experiment's network takes them
 from emo.model import build_model  # an experiment's network
 from emo.my_photo import classify_faces  # what a classifier says of every face in a photo
 from emo.my_photo import open_photo  # a photo from a path, a URL, an upload, …

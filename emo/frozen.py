@@ -55,12 +55,14 @@ def backbone_features(photos: pd.DataFrame, experiment: Experiment, paths: Paths
         frozen, _ = split_model(build_model(pooled, class_count=2), pooled)
     found = frozen_features(frozen, [(photos, 0)], pooled, paths)
     if found is None:
-        images = load_photos(photos, pooled, paths, "reading photos")
+        images = load_photos(photos, pooled, paths)
         return np.concatenate(list(_outputs(frozen, images)))
     return found[0][0]
 
 
-def load_photos(photos: pd.DataFrame, experiment: Experiment, paths: Paths, title: str) -> np.ndarray:
+def load_photos(
+    photos: pd.DataFrame, experiment: Experiment, paths: Paths, title: str = "reading photos"
+) -> np.ndarray:
     """The photos of a manifest as the experiment's network takes them: (n, size, size, 3) uint8."""
     crops = find_crops(photos.path, experiment.face_margin, paths)
     return load_images(photos.path, experiment.image_size, title, crops)
