@@ -91,7 +91,7 @@ def dtype_policy(precision: str = "auto") -> str:
     """The Keras dtype policy for `Experiment.precision`; "auto" is the fastest that the devices here have.
 
     GPU: bfloat16 from compute capability 8 on, float16 on the tensor cores of 7. CPU: bfloat16 where it is
-    faster, else float32. Raises UserError for bfloat16 on a CPU where it is not.
+    faster, else float32. Raises UserError for bfloat16 on a CPU where it is not, and for float16 on any.
     """
     import tensorflow as tf
 
@@ -100,6 +100,11 @@ def dtype_policy(precision: str = "auto") -> str:
         raise UserError(
             "precision='mixed_bfloat16': this CPU computes faster in float32, and may fail in bfloat16; "
             "set precision to 'auto'."
+        )
+    if precision == "mixed_float16" and not gpus:  # two convolutions may wait for each other's threads
+        raise UserError(
+            "precision='mixed_float16' needs a GPU: on a CPU TensorFlow is slow in it and may hang; set "
+            "precision to 'auto'."
         )
     if precision != "auto":
         return precision

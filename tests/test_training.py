@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from emo import checkpoint, plots, training
@@ -62,9 +63,10 @@ def disk_full(*_arguments):
     raise OSError(28, "No space left on device")
 
 
-def start_training(experiment, paths, **environment):
-    """`train` in a process of its own, whose output is the run."""
+def start_training(experiment, paths, first="", **environment):
+    """`train` in a process of its own that begins with the code `first`, and whose output is the run."""
     code = (
+        f"{first}\n"
         "from emo.experiments import Experiment; from emo.paths import get_paths;"
         "from emo.training import train;"
         f"print(train(Experiment.from_json({experiment.to_json()!r}), get_paths({str(paths.root)!r})))"
@@ -349,8 +351,9 @@ def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
     small = dataclasses.replace(TINY, backbone="emo_mini", image_size=48)  # a CPU takes minutes for VGG16's
     unfreeze = "block4" if views else "all"
     experiment = dataclasses.replace(small, precision="mixed_float16", views=views, unfreeze=unfreeze)
-    # two float16 convolutions at once can wait for each other's threads for ever, on a CPU of two
-    process = start_training(experiment, dataset, TF_NUM_INTEROP_THREADS="1")
+    # as on a GPU; with one thread between operations no two of them can wait for each other
+    allowed = "from emo import training; training.dtype_policy = lambda precision: precision"
+    process = start_training(experiment, dataset, allowed, TF_NUM_INTEROP_THREADS="1")
     try:
         process.communicate(timeout=240)
     finally:
@@ -387,6 +390,12 @@ def test_the_precision_of_this_machine_is_one_that_it_computes_in():
         network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(3)])
     network.compile("sgd", "mse")
     assert np.isfinite(network.train_on_batch(np.ones((32, 64)), np.ones((32, 3))))
+
+
+def test_float16_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    with pytest.raises(UserError, match=r"mixed_float16.* needs a GPU.*'auto'"):
+        dtype_policy("mixed_float16")
 
 
 TWO_DEVICES = """
