@@ -89,9 +89,8 @@ ACCURACIES = {  # of three seeds
 def logged(paths):
     for variant in list_variants("imagenet"):
         for place, accuracy in enumerate(ACCURACIES.get(variant.label, ())):
-            if variant.recipe == "emo_mini":
-                settings = Experiment(**vars(variant.experiment) | {"seed": 42 + place}).to_json()
-                log_run({"state": "finished", "val_accuracy": accuracy, "settings": settings}, paths)
+            settings = Experiment(**vars(variant.experiment) | {"seed": 42 + place}).to_json()
+            log_run({"state": "finished", "val_accuracy": accuracy, "settings": settings}, paths)
     return paths
 
 
@@ -103,9 +102,10 @@ def test_what_overlaps_is_noise(logged, tmp_path):
         "mixup": "needs more seeds",
     }
     text = report(summary, 3)
-    assert "| emo_mini: no augmentation | augment=False | 41.0 (40.0–42.0) | -10.0 | worse |" in text
-    assert "| emo_mini: base | epochs=10, average=0.97 | 51.0 (50.0–52.0) |  | base |" in text
-    assert "| emo_mini: balanced | balance=1 | 52.0 | +2.0 | better |" in text
+    assert "| finetune: no augmentation | augment=False | 41.0 (40.0–42.0) | -10.0 | worse |" in text
+    base = "epochs=3, average=0.95, image_size=72, unfreeze=block5"
+    assert f"| finetune: base | {base} | 51.0 (50.0–52.0) |  | base |" in text
+    assert "| finetune: balanced | balance=1 | 52.0 | +2.0 | better |" in text
     assert "part by luck in 10% of cases" in text
     plot(summary).savefig(tmp_path / "figure.png", dpi=50)
     with Image.open(tmp_path / "figure.png") as picture:
@@ -120,9 +120,8 @@ def test_what_one_seed_makes_clear_is_not_run_again(logged, monkeypatch):
         raise UserError("not here")
 
     monkeypatch.setattr(tools.ablate, "train", started)
-    known = [each for each in list_variants("imagenet") if each.recipe == "emo_mini"]
-    known = [each for each in known if each.label in ACCURACIES]
-    run_missing(known, (42, 43, 44), {"emo_mini": logged})
+    known = [each for each in list_variants("imagenet") if each.label in ACCURACIES]
+    run_missing(known, (42, 43, 44), {"finetune": logged})
     assert [(each.mix, each.seed) for each in trained] == [("mixup", 43), ("mixup", 44)]
 
 
@@ -133,5 +132,5 @@ def test_a_name_brings_its_base_along_and_a_wrong_one_is_told(tmp_path):
     )
     chosen = choose(variants, ["finetune: from block1"])
     assert [variant.label for variant in chosen] == ["base", "from block13"]
-    with pytest.raises(UserError, match="'emo_max'; there are: emo_mini: base, "):
+    with pytest.raises(UserError, match="'emo_max'; there are: finetune: base, "):
         ablate("photos", "imagenet", tmp_path, only=["emo_max"])
