@@ -69,29 +69,37 @@ class Writer:
     def _write(self, kind: str, number: int) -> None:
         # writes take processor time from training: short epochs, each better than the last, share one
         self._closing.wait(self._not_before - time.monotonic())
+        started = time.thread_time()
+        if not self._insist(kind, number):
+            return
+        taken = time.thread_time() - started
+        self.seconds += taken
+        self._not_before = time.monotonic() + taken / SHARE
+        with self._lock:
+            if self._newest[kind][0] == number:
+                self._newest[kind] = number, None  # gives its memory back
+
+    def _insist(self, kind: str, number: int) -> bool:
+        """Writes until the disk takes it; False where a newer one of that kind has come in between."""
         tries, told = 0, False
         while (write := self._still_newest(kind, number)) is not None:
-            started = time.thread_time()
+            closing = self._closing.is_set()
             try:
                 write()
+                return True
             except OSError as error:
-                tries += self._closing.is_set()
+                tries += closing
                 if tries == 3:
                     raise
                 if not told:
                     reason = error.strerror or error
                     print(f"The {kind} cannot be saved now ({reason}); it is tried again.", flush=True)
                 told = True
-                if self._closing.wait(RETRY_SECONDS):
-                    time.sleep(RETRY_SECONDS)
-                continue
-            taken = time.thread_time() - started
-            self.seconds += taken
-            self._not_before = time.monotonic() + taken / SHARE
-            with self._lock:
-                if self._newest[kind][0] == number:
-                    self._newest[kind] = number, None  # gives its memory back
-            return
+            if closing:
+                time.sleep(RETRY_SECONDS)
+            else:
+                self._closing.wait(RETRY_SECONDS)
+        return False
 
     def _still_newest(self, kind: str, number: int) -> Callable[[], None] | None:
         """The write of that number; None where a newer one waits behind what was handed over in between."""
