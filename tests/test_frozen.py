@@ -22,7 +22,9 @@ from emo.runlog import read_table
 from emo.split import training_manifests
 from emo.training import train
 
-SMALL = get_experiment("10", backbone="vgg16", weights=None, image_size=32, batch_size=8, epochs=2)
+SMALL = get_experiment(
+    "10", backbone="vgg16", weights=None, image_size=32, batch_size=8, epochs=2, precision="float32"
+)
 
 
 @pytest.fixture
