@@ -1,9 +1,9 @@
 """What a recipe's ingredients are worth: `python -m tools.ablate --dataset ZIP --weights FILE --results DIR`.
 
-Runs each recipe in small, and with one thing changed at a time, on a fixed part of the training and of the
-validation photos: every variant with the first seed, then with the others those that a seed leaves open.
-Each run is a row of DIR's experiments.xlsx, "ablation: NAME". Killed and started again, it goes on where it
-was. Prints a Markdown table and draws images/ablations.png. All of it takes hours on two cores.
+Runs each recipe in small, and with one thing changed at a time, on a fixed part of the photos: every variant
+with the first seed, then with the others those that a seed leaves open. Each run is a row of DIR's
+experiments.xlsx, "ablation: NAME". Killed and started again, it goes on where it was; two may run at once, on
+other names or seeds. Prints a Markdown table and draws images/ablations.png. It takes hours on two cores.
 """
 
 import argparse
@@ -42,7 +42,10 @@ COLORS = {"better": GOOD, "worse": BAD}
 
 @dataclass(frozen=True)
 class Ablation:
-    """A recipe on so many photos to train and to validate: what makes it small, and its variants, a dict an ingredient."""
+    """A recipe on so many photos to train on and to validate on: what makes it small, and its variants.
+
+    `variants` has a dict an ingredient.
+    """
 
     photos: int
     base: dict
@@ -119,7 +122,7 @@ def choose(variants: list[Variant], only: Sequence[str]) -> list[Variant]:
 
 
 def prepare_photos(dataset: str, count: int, paths: Paths) -> None:
-    """The data set, of which `count` photos to train and to validate stay, each class with its share; once."""
+    """The data set, of which `count` photos a split stay, each class with its share; once."""
     fetch_dataset(dataset, paths)
     if not paths.split.exists():
         photos = scan_splits(paths)
