@@ -57,6 +57,7 @@ def test_killed_and_started_again_it_runs_only_what_is_missing(tmp_path):
     first = ours(paths).iloc[0]
     assert first["comment"] == "ablation: emo_mini: base"
 
+    split = paths.split.stat().st_mtime_ns
     for _ in range(2):  # the second time there is nothing left to do
         summary = ablate(str(photos), "imagenet", results, seeds=[42], ablations=TINY, figure=figure)
         table = ours(paths)
@@ -66,6 +67,7 @@ def test_killed_and_started_again_it_runs_only_what_is_missing(tmp_path):
     assert [Experiment.from_json(text).augment for text in table["settings"]] == [True, False]
     assert [variant.label for variant in summary["variant"]] == ["base", "no augmentation"]
     assert figure.exists()
+    assert paths.split.stat().st_mtime_ns == split  # a second process may be reading it
 
     train, val = training_manifests(paths)
     shares = train["label"].value_counts()

@@ -129,6 +129,7 @@ def prepare_photos(dataset: str, count: int, paths: Paths) -> None:
         # a twin to validate on would reward the variant that learns by heart
         split_photos(photos, find_duplicates(photos), paths, leave_out_twins=True)
     table = pd.read_csv(paths.split, dtype=str, keep_default_na=False)
+    before = table.copy()
     for split in ("train", "val"):
         usable = table[(table["split"] == split) & (table["left_out"] == "")]
         drawn = usable.sort_values("path").sample(frac=1, random_state=0)
@@ -136,7 +137,8 @@ def prepare_photos(dataset: str, count: int, paths: Paths) -> None:
         place = (by_class.cumcount() + 0.5) / by_class.transform("size")
         beyond = place.sort_values(kind="stable").index[count:]
         table.loc[beyond, "left_out"] = f"not among the ablation's {count:,} photos"
-    write_text(paths.split, table.to_csv(index=False, lineterminator="\n"))
+    if not table.equals(before):
+        write_text(paths.split, table.to_csv(index=False, lineterminator="\n"))
 
 
 def logged_runs(paths: Paths) -> dict[Experiment, tuple]:
