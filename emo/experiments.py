@@ -284,7 +284,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             learning_rate=4e-4,
             weight_decay=0.05,
             augment_strength=1.0,
-            mix="cutmix",
             epochs=30,
             batch_size=64,
         ),

@@ -29,11 +29,13 @@ def test_the_structure_names_what_is_there(page):
 
 
 def test_the_tables_are_those_of_experiments_csv(page):
-    from tools.readme_table import results, table
+    from tools import ablate
+    from tools.readme_table import ablations, results, table
 
     language = "ru" if "Эпох" in page else "en"
     assert table(language) in page
     assert results(language) in page
+    assert ablate.table(ablations(), language) in page
 
 
 def test_both_languages_give_the_same_numbers():

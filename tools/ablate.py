@@ -35,8 +35,13 @@ from emo.training import FINISHED, train
 from tools.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
+SEEDS = (42, 43, 44)
 CLEAR = 2.0  # points from the base that one seed is enough for
-HEADINGS = ("Variant", "What changed", "Validation, %", "Difference", "Verdict")
+HEADINGS = {
+    "en": "Variant|What changed|Validation, %|Difference|Verdict",
+    "ru": "Вариант|Что изменено|Валидация, %|Разница|Вывод",
+}
+RUSSIAN = {"base": "основа", "better": "лучше", "worse": "хуже", "noise": "шум"}
 COLORS = {"better": GOOD, "worse": BAD}
 
 
@@ -216,8 +221,8 @@ def summarize(variants: list[Variant], seeds: Sequence[int], paths: Paths) -> pd
     return pd.DataFrame(rows, columns=["variant", "accuracies", "mean", "difference", "verdict"])
 
 
-def report(summary: pd.DataFrame, seeds: int) -> str:
-    """The summary as a table, and how far to trust it."""
+def table(summary: pd.DataFrame, language: str = "en") -> str:
+    """The summary as Markdown, in "en" or "ru"."""
     lines = []
     for row in summary.itertuples():
         changed = ", ".join(
@@ -227,9 +232,15 @@ def report(summary: pd.DataFrame, seeds: int) -> str:
         low, high = min(row.accuracies), max(row.accuracies)
         spread = f"{row.mean:.1f}" + (f" ({low:.1f}–{high:.1f})" if len(row.accuracies) > 1 else "")
         difference = f"{row.difference:+.1f}" if row.variant.ingredient else ""
-        lines.append((row.variant.name, changed, spread, difference, row.verdict))
+        verdict = RUSSIAN.get(row.verdict, row.verdict) if language == "ru" else row.verdict
+        lines.append((row.variant.name, changed, spread, difference, verdict))
+    return markdown(HEADINGS[language].split("|"), lines)
+
+
+def report(summary: pd.DataFrame, seeds: int) -> str:
+    """The summary as a table, and how far to trust it."""
     return (
-        f"{markdown(HEADINGS, lines)}\n\n"
+        f"{table(summary)}\n\n"
         f"Mean and range of {seeds} seeds, the best epoch of each; one number is one seed, which put the "
         f"variant {CLEAR:g} points or more from the base. Noise: the ranges of variant and base overlap; of "
         f"two equal settings they part by luck in {2 / comb(2 * seeds, seeds):.0%} of cases."
@@ -264,7 +275,7 @@ def ablate(
     weights: str,
     results: str | Path,
     only: Sequence[str] = ("",),
-    seeds: Sequence[int] = (42, 43, 44),
+    seeds: Sequence[int] = SEEDS,
     ablations: dict[str, Ablation] = ABLATIONS,
     figure: Path = FIGURE,
 ) -> pd.DataFrame:
@@ -298,7 +309,7 @@ def main() -> None:
     options.add_argument("--weights", default="imagenet", help="of Xception, as the experiment takes them")
     options.add_argument("--results", required=True, help="a folder for photos, models and the table")
     options.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="beginnings of names")
-    options.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    options.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     ablate(**vars(options.parse_args()))
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and its figure of the road: `python -m tools.readme_table [ru]`."""
+"""The tables of README.md, its figures of the road and of ablations: `python -m tools.readme_table [ru]`."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from emo.intervals import wilson
 from emo.paths import PROJECT_ROOT, get_paths
 from emo.plots import TRAIN, VAL
 from emo.runlog import read_table
+from tools import ablate
 from tools.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "road.png"
@@ -98,6 +99,12 @@ def changed(experiment: Experiment) -> dict:
     return {field: value for field, value in used.items() if value != named[field]}
 
 
+def ablations() -> pd.DataFrame:
+    """What `tools.ablate` makes of its rows in the project's table."""
+    variants = ablate.list_variants("xception_imagenet_notop.weights.h5")
+    return ablate.summarize(variants, ablate.SEEDS, get_paths(PROJECT_ROOT))
+
+
 def road() -> Figure:
     """Test accuracy and its interval of each run, from the weakest to the best."""
     rows = tested().sort_values("test_accuracy", ignore_index=True)
@@ -125,5 +132,6 @@ def road() -> Figure:
 
 if __name__ == "__main__":
     language = "ru" if "ru" in sys.argv[1:] else "en"
-    print(table(language), results(language), sep="\n\n")
+    print(table(language), results(language), ablate.table(ablations(), language), sep="\n\n")
     road().savefig(FIGURE, dpi=100)
+    ablate.plot(ablations()).savefig(ablate.FIGURE, dpi=100)
