@@ -47,6 +47,8 @@ class Experiment:
     - relabel: lay `data/relabel.csv`, where there is one, over the labels.
     - views: 0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each
       photo and, with augment, over `views` augmented copies of it: an epoch takes one of these a photo.
+    - teacher: a `.h5` whose answers make up `teacher_weight`, in (0, 1], of what is to be learned, the labels
+      the rest (Hinton 2015); None is off.
     - precision: a Keras dtype policy to compute in, or "auto", the fastest of this device. Softmax, loss and
       the saved model are float32 in any case.
     - face_margin: None takes photos whole; a number crops and levels the one face in each, with this share
@@ -81,6 +83,8 @@ class Experiment:
     unfreeze: str = "none"
     freeze_batch_norm: bool = False
     weights: str | None = "imagenet"
+    teacher: str | None = None
+    teacher_weight: float = 0.0
     face_margin: float | None = None
     image_size: int = 224
     batch_size: int = 32
@@ -147,6 +151,19 @@ class Experiment:
                 f"views={self.views} reuses what frozen layers give, but unfreeze='all' freezes none: "
                 "set views=0, or unfreeze to a block."
             )
+        _file("weights", self.weights, "'imagenet', a file or None")
+        _file("teacher", self.teacher, "a .h5 or None")
+        _number("teacher_weight", self.teacher_weight, float, 0, 1)
+        if (self.teacher is None) != (self.teacher_weight == 0):
+            raise UserError(
+                f"teacher={self.teacher!r} and teacher_weight={self.teacher_weight} belong together: give a "
+                "model and a weight above 0, or None and 0."
+            )
+        if self.views and self.teacher:
+            raise UserError(
+                f"teacher={self.teacher!r} sees the pictures of every step, but views={self.views} passes "
+                "them through frozen layers once: set views=0, or teacher=None and teacher_weight=0."
+            )
         if self.face_margin is not None:
             _number("face_margin", self.face_margin, float, 0, 2)
             if self.use_augmented_copy:
@@ -166,8 +183,6 @@ class Experiment:
                 "choose an even one."
             )
         _number("seed", self.seed, int, 0, 2**31 - 1)
-        if not (self.weights is None or (isinstance(self.weights, str) and self.weights)):
-            raise UserError(f"weights={self.weights!r} is no file name; give 'imagenet', a file or None.")
 
     def to_json(self) -> str:
         """One line of JSON that `Experiment.from_json` turns back into an equal experiment."""
@@ -213,6 +228,11 @@ def parse_head(head: tuple[str, ...]) -> list[tuple[str, float | None]]:
 def _one_of(field: str, value: object, allowed: tuple) -> None:
     if value not in allowed:
         raise UserError(f"{field}={value!r} is unknown; choose one of {', '.join(map(str, allowed))}.")
+
+
+def _file(field: str, value: object, allowed: str) -> None:
+    if not (value is None or (isinstance(value, str) and value)):
+        raise UserError(f"{field}={value!r} is no file name; give {allowed}.")
 
 
 def _number(field: str, value: object, kind: type, low: float, high: float, above: bool = False) -> None:

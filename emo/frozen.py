@@ -39,7 +39,8 @@ FLOAT16_MAX = 65504.0
 _OUTSIDE_KEY = {"name", "weights", "unfreeze", "head", "precision", "seed", "views", "augment"} | {
     "augment_strength", "color", "erase", "mix", "balance", "weight_decay", "schedule", "warmup_epochs",
     "label_smoothing", "average", "use_augmented_copy", "relabel", "optimizer", "learning_rate", "momentum",
-    "loss", "epochs", "batch_size", "freeze_batch_norm"
+    "loss", "epochs", "batch_size", "freeze_batch_norm",
+    "teacher", "teacher_weight"
 }  # fmt: skip
 
 

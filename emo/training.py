@@ -19,6 +19,7 @@ from emo.augment import RandomAugmentation, augmentation, augmented_copies
 from emo.backbones import get_backbone
 from emo.checkpoint import Checkpoint, Progress, RunState, Writer, find_state, run_key, this_process
 from emo.dataset import class_names
+from emo.distillation import with_teacher
 from emo.environment import device_name, dtype_policy, git_commit, versions
 from emo.errors import UserError
 from emo.experiments import Experiment
@@ -159,7 +160,10 @@ def prepare(
     layer = augmentation(experiment)
     train_set = Batches([images], train_labels, size, seed, layer, weights)
     val_set = Batches([val_images], val_labels, size, augmentation=layer)
-    return with_augmentation(network, layer, val_set) if layer else network, train_set, val_set
+    trainer = with_augmentation(network, layer, val_set) if layer else network
+    if experiment.teacher:
+        trainer = with_teacher(trainer, layer, experiment, names)
+    return trainer, train_set, val_set
 
 
 def compile_trainer(trainer: keras.Model, experiment: Experiment, train_set: Batches) -> None:
@@ -397,7 +401,8 @@ class Recorder(keras.callbacks.Callback):
         optimizer = [f"{name}={value:g}" for name, value in numbers.items() if value]
         if e.schedule != "constant":
             optimizer.append(e.schedule + (f" after {e.warmup_epochs:g} warm-up" if e.warmup_epochs else ""))
-        loss = [f"{name}={getattr(e, name):g}" for name in ("label_smoothing", "balance") if getattr(e, name)]
+        extras = ("label_smoothing", "balance", "teacher_weight")
+        loss = [f"{name}={getattr(e, name):g}" for name in extras if getattr(e, name)]
         return {
             "date": self.date.strftime("%d.%m.%y"),
             "base_model": e.backbone,
