@@ -28,6 +28,8 @@ class Experiment:
       dense layers have ReLU; the softmax layer is added with as many units as there are classes.
     - freeze_batch_norm: BatchNormalization keeps the statistics and scales that it came with in the unfrozen
       part too.
+    - precise_batch_norm: before each validation BatchNormalization's statistics are taken anew, from training
+      photos that are not augmented (Wu and Johnson 2021); training is the same with and without.
     - optimizer: "sgd", "adam" or "adamw"; learning_rate > 0; momentum in [0, 1), for sgd; weight_decay in
       [0, 1], for adamw (Loshchilov and Hutter 2019).
     - schedule: "constant", or "cosine": the learning rate rises from 0 over `warmup_epochs`, then falls to 0
@@ -82,6 +84,7 @@ class Experiment:
     epochs: int = 10
     unfreeze: str = "none"
     freeze_batch_norm: bool = False
+    precise_batch_norm: bool = False
     weights: str | None = "imagenet"
     teacher: str | None = None
     teacher_weight: float = 0.0
@@ -117,6 +120,7 @@ class Experiment:
         _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
         _one_of("relabel", self.relabel, (True, False))
         _one_of("freeze_batch_norm", self.freeze_batch_norm, (True, False))
+        _one_of("precise_batch_norm", self.precise_batch_norm, (True, False))
         _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
         _number("momentum", self.momentum, float, 0, 0.9999)
         if self.momentum and self.optimizer != "sgd":
@@ -305,6 +309,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             weight_decay=0.05,
             augment_strength=1.0,
             epochs=30,
+            precise_batch_norm=True,
             batch_size=64,
         ),
         # A small network from a random start, for faces of 48 px and for computers without a GPU.

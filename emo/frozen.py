@@ -40,7 +40,7 @@ _OUTSIDE_KEY = {"name", "weights", "unfreeze", "head", "precision", "seed", "vie
     "augment_strength", "color", "erase", "mix", "balance", "weight_decay", "schedule", "warmup_epochs",
     "label_smoothing", "average", "use_augmented_copy", "relabel", "optimizer", "learning_rate", "momentum",
     "loss", "epochs", "batch_size", "freeze_batch_norm",
-    "teacher", "teacher_weight"
+    "precise_batch_norm", "teacher", "teacher_weight"
 }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from emo.model import (
 )
 from emo.paths import Paths
 from emo.pipeline import Batches, class_weights, one_hot
+from emo.precise_bn import PreciseBatchNorm
 from emo.split import training_manifests
 
 FINISHED = "finished"
@@ -198,6 +199,7 @@ def fit(
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train_set.shuffle(epoch)),
         recorder,
         *([AverageInValidation()] if experiment.average else []),
+        *([precise(trainer, train_set)] if experiment.precise_batch_norm else []),
         keras.callbacks.TerminateOnNaN(),
     ]
     by_batches = int(trainer.steps_per_execution == 1)  # the bar would count calls
@@ -225,6 +227,14 @@ def fit(
     if len(done) < experiment.epochs:
         return f"stopped: the loss became NaN in epoch {len(done) + 1}", None
     return FINISHED, None
+
+
+def precise(trainer: keras.Model, train_set: Batches) -> PreciseBatchNorm:
+    """The callback for what `prepare` gave: photos as they are, through what lies behind the augmentation."""
+    last = trainer.layers[-1]
+    return PreciseBatchNorm(
+        last if isinstance(last, keras.Model) else trainer, train_set.views[0], train_set.seed
+    )
 
 
 def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:

@@ -66,6 +66,8 @@ def test_the_loss_shares_the_label_with_the_teacher_on_the_same_picture(teacher)
         layer, experiment, NAMES,
     )  # fmt: skip
     student.compile("sgd", build_loss(experiment))
+    # its states and files hold nothing of the teacher
+    assert {id(weight) for weight in student.weights} == {id(weight) for weight in network.weights}
     answers = network.predict(pictures, verbose=0)
 
     seen = np.asarray(layer(*inputs, training=True))

@@ -29,7 +29,7 @@ RUN = Experiment(
     "tiny", "emo_mini", ("avg_pool", "dropout 0.5", "dense 8"), "adamw", 1e-3, weight_decay=0.01,
     schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, average=0.9, balance=0.5, augment=True,
     color=0.3, erase=0.5, mix="cutmix", epochs=4,
-    unfreeze="all", weights=None, image_size=48, batch_size=2, precision="float32",
+    unfreeze="all", precise_batch_norm=True, weights=None, image_size=48, batch_size=2, precision="float32",
 )  # fmt: skip
 CHILD = """
 import sys

@@ -26,7 +26,7 @@ from emo.dataset import fetch_dataset, scan_splits, write_text
 from emo.environment import PLOT_STYLE
 from emo.errors import UserError
 from emo.experiments import Experiment, get_experiment
-from emo.paths import PROJECT_ROOT, Paths, get_paths
+from emo.paths import EMO_MINI, PROJECT_ROOT, Paths, get_paths
 from emo.plots import BAD, GOOD, TRAIN
 from emo.quality import find_duplicates
 from emo.runlog import read_table, update_run
@@ -36,6 +36,7 @@ from tools.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
 SEEDS = (42, 43, 44)
+TEACHER = EMO_MINI.relative_to(PROJECT_ROOT).as_posix()
 CLEAR = 2.0  # points from the base that one seed is enough for
 HEADINGS = {
     "en": "Variant|What changed|Validation, %|Difference|Verdict",
@@ -84,7 +85,11 @@ ABLATIONS = {
             {"no average": {"average": 0.0}},
             {"balanced": {"balance": 1.0}},
             {"learning rate / 3": {"learning_rate": 1e-4}, "learning rate × 3": {"learning_rate": 9e-4}},
-            {"frozen BatchNormalization": {"freeze_batch_norm": True}},
+            {
+                "frozen BatchNormalization": {"freeze_batch_norm": True},
+                "precise BatchNormalization": {"precise_batch_norm": True},
+            },
+            {"taught by emo_mini": {"teacher": TEACHER, "teacher_weight": 0.5}},
         ),
     ),
 }
