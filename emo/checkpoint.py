@@ -227,8 +227,13 @@ def find_state(folder: Path, key: str) -> tuple[Path, Progress] | None:
 
 
 def run_key(experiment: Experiment, class_names: Sequence[str], *manifests, root: Path) -> str:
-    """A name for everything that decides a run: settings, classes, photos (path and label) in their order."""
+    """A name for everything that decides a run: settings, classes, photos (path and label) in their order.
+
+    And the teacher, which is asked at every step; `weights` are in the state.
+    """
     text = hashlib.blake2b(experiment.to_json().encode(), digest_size=16)
+    if experiment.teacher:
+        text.update(Path(experiment.teacher).expanduser().read_bytes())
     text.update("\n".join(class_names).encode())
     for manifest in manifests:
         for path, label in zip(manifest["path"], manifest["label"], strict=True):

@@ -28,8 +28,8 @@ class Experiment:
       dense layers have ReLU; the softmax layer is added with as many units as there are classes.
     - freeze_batch_norm: BatchNormalization keeps the statistics and scales that it came with in the unfrozen
       part too.
-    - precise_batch_norm: before each validation BatchNormalization's statistics are taken anew, from training
-      photos that are not augmented (Wu and Johnson 2021); training is the same with and without.
+    - precise_batch_norm: before each validation BatchNormalization's statistics are taken anew, where it
+      learns, from training photos as they lie on disk (Wu and Johnson 2021); training is as without.
     - optimizer: "sgd", "adam" or "adamw"; learning_rate > 0; momentum in [0, 1), for sgd; weight_decay in
       [0, 1], for adamw (Loshchilov and Hutter 2019).
     - schedule: "constant", or "cosine": the learning rate rises from 0 over `warmup_epochs`, then falls to 0

@@ -19,7 +19,7 @@ from emo.augment import RandomAugmentation, augmentation, augmented_copies
 from emo.backbones import get_backbone
 from emo.checkpoint import Checkpoint, Progress, RunState, Writer, find_state, run_key, this_process
 from emo.dataset import class_names
-from emo.distillation import with_teacher
+from emo.distillation import load_teacher, with_teacher
 from emo.environment import device_name, dtype_policy, git_commit, versions
 from emo.errors import UserError
 from emo.experiments import Experiment
@@ -145,6 +145,7 @@ def prepare(
     The trainer shares the network's layers. It is the part behind the frozen layers where the experiment
     asks for views and they fit on the disk, else the whole.
     """
+    teacher = load_teacher(experiment, names) if experiment.teacher else None  # before the photos are read
     train_labels, val_labels = (one_hot(files.label, names) for files in (train_files, val_files))
     size, seed = experiment.batch_size, experiment.seed
     weights = class_weights(train_labels, experiment.balance) if experiment.balance else None
@@ -162,8 +163,8 @@ def prepare(
     train_set = Batches([images], train_labels, size, seed, layer, weights)
     val_set = Batches([val_images], val_labels, size, augmentation=layer)
     trainer = with_augmentation(network, layer, val_set) if layer else network
-    if experiment.teacher:
-        trainer = with_teacher(trainer, layer, experiment, names)
+    if teacher:
+        trainer = with_teacher(trainer, layer, teacher, experiment.teacher_weight)
     return trainer, train_set, val_set
 
 
@@ -195,19 +196,19 @@ def fit(
 ) -> tuple[str, BaseException | None]:
     """Trains; gives the run's state in words and the exception that ended it early, if one did."""
     done = recorder.epochs
-    callbacks = [
-        keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train_set.shuffle(epoch)),
-        recorder,
-        *([AverageInValidation()] if experiment.average else []),
-        *([precise(trainer, train_set)] if experiment.precise_batch_norm else []),
-        keras.callbacks.TerminateOnNaN(),
-    ]
     by_batches = int(trainer.steps_per_execution == 1)  # the bar would count calls
     begin, step = recorder.resumed_at
     # the rest of an epoch that was cut short is one of its own to Keras
     spans = [(begin, begin + 1, step), (begin + 1, experiment.epochs, 0)] if step else []
     try:
         try:
+            callbacks = [
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train_set.shuffle(epoch)),
+                recorder,
+                *([AverageInValidation()] if experiment.average else []),
+                *([precise(trainer, train_set)] if experiment.precise_batch_norm else []),
+                keras.callbacks.TerminateOnNaN(),
+            ]
             for first, last, train_set.start in spans or [(begin, experiment.epochs, 0)]:
                 if first < last and not trainer.stop_training:
                     trainer.fit(
@@ -230,11 +231,9 @@ def fit(
 
 
 def precise(trainer: keras.Model, train_set: Batches) -> PreciseBatchNorm:
-    """The callback for what `prepare` gave: photos as they are, through what lies behind the augmentation."""
+    """The callback for what `prepare` gave: photos pass through what lies behind the augmentation."""
     last = trainer.layers[-1]
-    return PreciseBatchNorm(
-        last if isinstance(last, keras.Model) else trainer, train_set.views[0], train_set.seed
-    )
+    return PreciseBatchNorm(last if isinstance(last, keras.Model) else trainer, train_set)
 
 
 def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 from emo.augment import augmentation
 from emo.classifier import load_classifier
 from emo.dataset import class_names
-from emo.distillation import with_teacher
+from emo.distillation import load_teacher, with_teacher
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.model import build_loss, build_model, read_metadata, write_metadata
@@ -63,7 +63,7 @@ def test_the_loss_shares_the_label_with_the_teacher_on_the_same_picture(teacher)
     inputs, _ = Batches([pictures], labels, 8, seed=1, augmentation=layer)[0]
     student = with_teacher(
         with_augmentation(network, layer, Batches([pictures], labels, 8, augmentation=layer)),
-        layer, experiment, NAMES,
+        layer, load_teacher(experiment, NAMES), experiment.teacher_weight,
     )  # fmt: skip
     student.compile("sgd", build_loss(experiment))
     # its states and files hold nothing of the teacher
@@ -89,7 +89,7 @@ def test_a_teacher_sees_pictures_in_its_own_size(teacher):
     )
     photos = paths.train.rglob("*.jpg")
     pictures = load_images(sorted(photos)[:6], 64)
-    student = with_teacher(build_model(experiment, 3), None, experiment, NAMES)
+    student = with_teacher(build_model(experiment, 3), None, load_teacher(experiment, NAMES), 0.5)
     small = keras.ops.image.resize(pictures.astype(np.float32), (32, 32), antialias=True)
     expected = load_classifier(file).probabilities(np.asarray(small))
     np.testing.assert_allclose(student.teach(pictures), expected, atol=1e-5)
@@ -106,7 +106,7 @@ def test_a_teacher_sees_pictures_in_its_own_size(teacher):
 def test_a_teacher_that_does_not_fit_is_refused_in_a_sentence(teacher, changed, classes, words):
     experiment = dataclasses.replace(TINY, **({"teacher": str(teacher[0]), "teacher_weight": 0.5} | changed))
     with pytest.raises(UserError, match=words):
-        with_teacher(build_model(experiment, len(classes)), None, experiment, classes)
+        load_teacher(experiment, classes)
 
 
 def test_a_teacher_without_class_names_is_refused(teacher, tmp_path):
@@ -117,4 +117,4 @@ def test_a_teacher_without_class_names_is_refused(teacher, tmp_path):
     assert read_metadata(nameless) == {}
     experiment = dataclasses.replace(TINY, teacher=str(nameless), teacher_weight=0.5)
     with pytest.raises(UserError, match="classes that it does not name"):
-        with_teacher(build_model(experiment, 3), None, experiment, class_names(paths))
+        load_teacher(experiment, class_names(paths))

@@ -424,6 +424,10 @@ ALIKE = dataclasses.replace(TINY, head=("avg_pool",), optimizer="sgd", learning_
     [
         pytest.param(dataclasses.replace(ALIKE, color=0.3, erase=0.5, mix="cutmix"), id="whole"),
         pytest.param(dataclasses.replace(ALIKE, unfreeze="block5", views=1), id="behind frozen layers"),
+        pytest.param(
+            dataclasses.replace(ALIKE, backbone="emo_mini", image_size=48, precise_batch_norm=True),
+            id="precise BatchNormalization",
+        ),
     ],
 )
 def test_two_devices_give_the_loss_curve_of_one(dataset, experiment):
