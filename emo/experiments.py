@@ -7,8 +7,8 @@ import json
 import math
 from dataclasses import dataclass
 
-from emo.backbones import check_unfreeze, get_backbone
 from emo.errors import UserError
+from emo.models.backbones import check_unfreeze, get_backbone
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")

@@ -5,11 +5,11 @@ import keras
 import numpy as np
 import pytest
 
-from emo.backbones import BACKBONES, get_backbone
 from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, Experiment, get_experiment
-from emo.model import build_loss, build_model, build_optimizer, save_model
-from emo.runlog import SEED_ROWS
+from emo.models.backbones import BACKBONES, get_backbone
+from emo.models.build import build_loss, build_model, build_optimizer, save_model
+from emo.tracking.table import SEED_ROWS
 
 SMALLEST = {"resnet50": 32, "vgg16": 32, "xception": 71}
 

@@ -30,7 +30,7 @@ def test_the_structure_names_what_is_there(page):
 
 def test_the_tables_are_those_of_experiments_csv(page):
     from tools import ablate
-    from tools.readme_table import ablations, results, table
+    from tools.readme.tables import ablations, results, table
 
     language = "ru" if "Эпох" in page else "en"
     assert table(language) in page

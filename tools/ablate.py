@@ -22,17 +22,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from emo.dataset import fetch_dataset, scan_splits, write_text
+from emo.data.duplicates import find_duplicates
+from emo.data.manifest import fetch_dataset, scan_splits, write_text
+from emo.data.split import split_photos
 from emo.environment import PLOT_STYLE
 from emo.errors import UserError
 from emo.experiments import Experiment, get_experiment
 from emo.paths import EMO_MINI, PROJECT_ROOT, Paths, get_paths
-from emo.plots import BAD, GOOD, TRAIN
-from emo.quality import find_duplicates
-from emo.runlog import read_table, update_run
-from emo.split import split_photos
-from emo.training import FINISHED, train
-from tools.markdown import markdown
+from emo.plots.evaluation import BAD, GOOD, TRAIN
+from emo.tracking.table import read_table, update_run
+from emo.training.train import FINISHED, train
+from tools.readme.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
 SEEDS = (42, 43, 44)

@@ -11,8 +11,9 @@ import time
 
 import papermill
 
-from emo import environment, runlog
+from emo import environment
 from emo.paths import EMO_MINI, PROJECT_ROOT, get_paths
+from emo.tracking import table as runlog
 
 DEMO = PROJECT_ROOT / "demo"
 # emo_mini's last block learns; what the frozen ones make of the photos is computed once

@@ -13,7 +13,7 @@ import pytest
 
 from emo.experiments import EXPERIMENTS
 from emo.paths import get_paths
-from emo.runlog import read_table
+from emo.tracking.table import read_table
 from tests.fixtures import write_photos
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,273 @@
+"""Where the face is in a photo: found once, kept in `data/faces.csv`, cropped and levelled everywhere alike.
+
+The detector is MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment Using Multi-task Cascaded
+Convolutional Networks") of the package mtcnn, which holds its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from PIL import Image
+from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
+
+from emo.data.image_io import Crop, Unusable, read_bytes
+from emo.errors import UserError
+from emo.paths import Paths
+from emo.training.batches import read_image
+
+RECIPE = 1  # counts the changes of how faces are found: those kept by an older one are found anew
+WHOLE = Crop(side=1.25)  # the photo with room around it, as a face may fill it
+VIEW = 160  # pixels a side of what the detector sees; it finds faces from 20 on: a sixth of the photo's side
+ALL_VIEW = 800  # the same where every face is wanted: a thirtieth of the photo's side
+TURNS = (30, -30)  # degrees, tried where no face was upright: MTCNN misses many tilted by more than 20
+CLOSE, CLOSE_VIEW = 0.5, 96  # margin and pixels of a second look, levelled: a third of the angle's error
+SEVERAL = 0.5  # a face of this share of the largest one's side is more than background
+ALL_SEVERAL = 0.25  # the same where every face is wanted
+GLANCE_VIEW = 256  # pixels a side in one quick look: faces from a thirteenth of the frame's longer side on
+FRAME = Crop()  # without room around it: a face fills no frame as it fills a photo
+BATCH = 64  # views at a time
+CHUNK = 256  # photos after which those found are kept
+
+Found = tuple[int, float, float, float, float, str]  # a row of `find_faces` without its path
+FOUND = ["faces", "x", "y", "side", "angle", "problem"]
+KEPT = {"path": str, "faces": int, "x": float, "y": float, "side": float, "angle": float} | {
+    "sha256": str, "detector": str
+}  # fmt: skip
+
+
+def find_faces(photos: Sequence, paths: Paths | None = None) -> pd.DataFrame:
+    """Where the one face of each photo is: a row a photo, in their order.
+
+    Columns: path ("" for a picture in memory); faces: 0, 1, or the largest and those at least half its size;
+    x, y, side and angle as in `Crop`, of the one face, else missing; problem: why the photo cannot be read,
+    or "". A face smaller than a sixth of the photo's longer side is not seen.
+
+    `photos` is what `read_image` takes. With `paths` it is files: their faces are kept in `data/faces.csv`,
+    and a file is looked at again only when its content or the detector has changed. Raises UserError where
+    mtcnn is not installed.
+    """
+    detector = _detector_name()
+    found, keys = {}, range(len(photos))
+    if paths:
+        kept = _read(paths.faces, detector)
+        found = {row.sha256: (row.faces, row.x, row.y, row.side, row.angle, "") for row in kept.itertuples()}
+        keys = thread_map(_key, photos, keys, desc="looking for changed photos", unit="photo")
+    new = {key: photo for key, photo in zip(keys, photos, strict=True) if key not in found}
+    with tqdm(total=len(new), desc="looking for faces", disable=len(new) < BATCH, leave=bool(paths)) as bar:
+        for start in range(0, len(new), CHUNK):
+            part = dict(islice(new.items(), start, start + CHUNK))
+            rows = map(_row, *_find(list(part.values())))
+            found |= zip(part, rows, strict=True)
+            if paths:
+                kept = _keep(kept, part, found, detector, paths)
+            bar.update(len(part))
+    faces = pd.DataFrame([found[key] for key in keys], columns=FOUND)
+    faces.insert(0, "path", [str(photo) if isinstance(photo, (str, Path)) else "" for photo in photos])
+    return faces
+
+
+def find_all_faces(photo) -> list[Crop]:
+    """Every face that stands out in one photo (`read_image` takes it), from left to right.
+
+    That is those of at least a quarter of the largest one's side and a thirtieth of the photo's longer side.
+    Raises UserError for a photo that cannot be read, or where mtcnn is not installed.
+    """
+    _detector_name()
+    (faces,), (problem,) = _find([photo], ALL_VIEW, ALL_SEVERAL, closer_to_all=True)
+    if problem:
+        raise UserError(problem)
+    return sorted(faces, key=lambda face: face.x)
+
+
+def glance_for_faces(frames: Sequence[Image.Image]) -> list[list[Crop]]:
+    """Every upright face that stands out in each frame of a film, in one look instead of three.
+
+    Raises UserError where mtcnn is not installed.
+    """
+    _detector_name()
+    with ThreadPoolExecutor() as pool:
+        views = list(pool.map(lambda frame: read_image(frame, GLANCE_VIEW, FRAME), frames))
+    return _detect(np.stack(views), [FRAME] * len(views), ALL_SEVERAL)
+
+
+def find_crops(photos: Sequence, margin: float | None, paths: Paths) -> list[Crop | None]:
+    """The crops of training, one a photo, with `find_faces`; prints how many. `margin` None: no crops."""
+    if margin is None:
+        return [None] * len(photos)
+    faces = find_faces(photos, paths)
+    print(f"Faces: {summarize_faces(faces)} ({paths.faces.relative_to(paths.root)}).")
+    return face_crops(faces, margin)
+
+
+def face_crops(faces: pd.DataFrame, margin: float) -> list[Crop | None]:
+    """The crops for `load_images` from the rows of `find_faces`, None where there is not exactly one face.
+
+    `margin`: the share of the face's side that is added on each of its sides, e.g. 0.3.
+    """
+    return [
+        with_margin(Crop(row.x, row.y, row.side, row.angle), margin) if row.faces == 1 else None
+        for row in faces.itertuples()
+    ]
+
+
+def with_margin(face: Crop, margin: float) -> Crop:
+    """The crop with `margin` of its side added on each side."""
+    return replace(face, side=face.side * (1 + 2 * margin))
+
+
+def summarize_faces(faces: pd.DataFrame) -> str:
+    """The rows of `find_faces` counted, in half a sentence."""
+    unreadable = int((faces["problem"] != "").sum())
+    one, several = int((faces["faces"] == 1).sum()), int((faces["faces"] > 1).sum())
+    none = len(faces) - unreadable - one - several
+    said = f"{one:,} cropped, {none:,} without a face and {several:,} with several kept whole"
+    return said + (f", {unreadable:,} unreadable" if unreadable else "")
+
+
+def _find(
+    pictures: Sequence, size: int = VIEW, several: float = SEVERAL, closer_to_all: bool = False
+) -> tuple[list[list[Crop]], list[str]]:
+    """The faces of each picture, the largest first, and why the picture cannot be read, or "".
+
+    Three looks: at the whole picture, at it turned where no face was seen, and at the face itself; at each of
+    several only with `closer_to_all`.
+    """
+    problems = [""] * len(pictures)
+
+    def view(index: int, crop: Crop, size: int) -> np.ndarray:
+        try:
+            return read_image(pictures[index], size, crop)
+        except UserError as error:
+            problems[index] = str(error)
+            return np.zeros((size, size, 3), np.uint8)
+
+    def look(indices: Sequence[int], crops: list[Crop], size: int) -> list[list[Crop]]:
+        views = list(pool.map(view, indices, crops, [size] * len(crops)))
+        faces = []
+        for start in range(0, len(views), BATCH):
+            part = slice(start, start + BATCH)
+            faces += _detect(np.stack(views[part]), crops[part], several)
+        return faces
+
+    with ThreadPoolExecutor() as pool:  # for the decoding; TensorFlow uses all cores by itself
+        found = look(range(len(pictures)), [WHOLE] * len(pictures), size)
+        upright = [bool(faces) for faces in found]
+        for turn in TURNS:
+            missing = [index for index, faces in enumerate(found) if not faces]
+            turned = look(missing, [replace(WHOLE, angle=turn)] * len(missing), size)
+            for index, faces in zip(missing, turned, strict=True):
+                found[index] = faces
+        seen = [
+            (i, face) for i, faces in enumerate(found) if len(faces) == 1 or closer_to_all for face in faces
+        ]
+        closer = look([i for i, _ in seen], [with_margin(face, CLOSE) for _, face in seen], CLOSE_VIEW)
+    levelled = [[] for _ in pictures]
+    for (index, face), faces in zip(seen, closer, strict=True):
+        if len(found[index]) > 1:  # the closer look may show a neighbour as well
+            faces.sort(key=lambda other: math.hypot(other.x - face.x, other.y - face.y))
+        # what only a turned view showed is often no face
+        levelled[index] += faces[:1] or [face] * upright[index]
+    for index, _ in seen:
+        found[index] = levelled[index]
+    return found, problems
+
+
+def _row(faces: list[Crop], problem: str) -> Found:
+    if len(faces) != 1:
+        return len(faces), math.nan, math.nan, math.nan, math.nan, problem
+    # further digits depend on which photos were looked at together
+    x, y, side = (round(length, 4) for length in (faces[0].x, faces[0].y, faces[0].side))
+    return 1, x, y, side, round(faces[0].angle, 1), problem
+
+
+def _detect(views: np.ndarray, crops: list[Crop], several: float) -> list[list[Crop]]:
+    """The faces of at least `several` times the largest one's side in each view, the largest first, as crops.
+
+    `views`: (n, size, size, 3) uint8, each what `crops` tells of its picture.
+    """
+    size = views.shape[1]
+    boxes, shapes = None, [view.shape for view in views]
+    normalized = (views.astype(np.float32) - 127.5) / 128
+    with tf.device("CPU"):  # the same faces on every machine
+        for stage in _detector().stages:  # MTCNN.detect_faces fails where a stage leaves no candidate
+            boxes = stage(bboxes_batch=boxes, images_normalized=normalized, images_oshapes=shapes)
+            if not len(boxes):
+                break
+    found = [[] for _ in views]
+    for view, left, top, right, bottom, _, *marks in boxes.tolist():
+        crop = crops[int(view)]
+        cos, sin = math.cos(math.radians(crop.angle)), math.sin(math.radians(crop.angle))
+        right_of = ((left + right) / (2 * size) - 0.5) * crop.side
+        below = ((top + bottom) / (2 * size) - 0.5) * crop.side
+        eyes = math.degrees(math.atan2(marks[6] - marks[5], marks[1] - marks[0]))  # five x, then five y
+        face = Crop(
+            x=crop.x + right_of * cos - below * sin,
+            y=crop.y + right_of * sin + below * cos,
+            side=max(right - left, bottom - top) / size * crop.side,
+            angle=crop.angle + eyes,
+        )
+        found[int(view)].append(face)
+    for faces in found:
+        faces.sort(key=lambda face: -face.side)
+    return [[face for face in faces if face.side >= several * faces[0].side] for faces in found]
+
+
+@cache
+def _detector():
+    from mtcnn import MTCNN  # half a second, and not everybody crops faces
+
+    return MTCNN()
+
+
+def _detector_name() -> str:
+    try:
+        return f"mtcnn {version('mtcnn')}, recipe {RECIPE}"
+    except PackageNotFoundError:
+        raise UserError("Faces are found by the package mtcnn; run `pip install mtcnn`.") from None
+
+
+def _key(photo: str | Path, number: int) -> str | int:
+    """The hash of the file's content; of one that cannot be read, its number."""
+    try:
+        return hashlib.sha256(read_bytes(Path(photo))).hexdigest()
+    except (Unusable, OSError):
+        return number
+
+
+def _read(file: Path, detector: str) -> pd.DataFrame:
+    """The faces kept in `file` that this detector found; none where the file is missing or mangled."""
+    try:
+        kept = pd.read_csv(file, dtype=KEPT, float_precision="round_trip")[list(KEPT)]
+    except (OSError, ValueError, KeyError):
+        kept = pd.DataFrame(columns=list(KEPT)).astype(KEPT)
+    return kept[kept["detector"] == detector]
+
+
+def _keep(kept: pd.DataFrame, photos: dict, found: dict, detector: str, paths: Paths) -> pd.DataFrame:
+    """`kept` with what was found in `photos`; it is written to `data/faces.csv`, whole or not at all."""
+    rows = []
+    for key, photo in photos.items():
+        *face, problem = found[key]
+        if not problem:
+            file = Path(photo).absolute()
+            name = file.relative_to(paths.data) if file.is_relative_to(paths.data) else file
+            rows.append((name.as_posix(), *face, key, detector))
+    kept = pd.concat([kept, pd.DataFrame(rows, columns=list(KEPT)).astype(KEPT)])
+    kept = kept.drop_duplicates("path", keep="last").sort_values("path")
+    draft = paths.faces.with_name(f".{paths.faces.name}.new")
+    kept.to_csv(draft, index=False)
+    draft.replace(paths.faces)
+    return kept

@@ -1,0 +1,293 @@
+"""Which photos train, validate and test: `data/split.csv`; and `data/relabel.csv`, laid over their labels.
+
+Both name photos by their path below `data/`. They are small, may be committed, and a person may edit them.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+
+from emo.data.duplicates import find_duplicates
+from emo.data.image_io import REASONS
+from emo.data.manifest import class_names, files_below, is_photo, printable, scan_splits, write_text
+from emo.errors import UserError
+from emo.paths import Paths
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ["path", "split", "group", "bytes", "left_out"]
+TWIN = "has a twin in data/"
+
+
+def split_photos(
+    photos: pd.DataFrame,
+    twins: pd.DataFrame,
+    paths: Paths,
+    fraction: float = 0.2,
+    seed: int = 42,
+    leave_out_twins: bool = False,
+) -> pd.DataFrame:
+    """Writes `data/split.csv`, a row a file, and gives it back as `load_split` does.
+
+    `photos` comes from `scan_splits`, `twins` from `find_duplicates`. `data/val` and `data/test` stay as
+    they are. Without photos in `data/val`, `fraction` (0…1) of each class of `data/train` is set aside to
+    validate: twins on one side, drawn by `seed` and content, so that neither the files' order nor the
+    folder's place matters. What an older `split.csv` says stays; photos new to it join their twins or are
+    drawn. `leave_out_twins` leaves out what has a twin in `data/val` or `data/test` and would train on it,
+    or in `data/test` and would validate. UserError when a class has fewer than two different photos to split.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"fraction is {fraction}; give the share of validation photos between 0 and 1.")
+    table = photos[["path", "label", "split", "bytes", "sha256"]].assign(left_out=photos["problem"])
+    table["group"] = table["path"].map(twins.set_index("path")["group"]).fillna(0).astype(int)
+    table["path"] = _relative(table["path"], paths)
+    old = _read_split(paths)
+    said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
+    said[said["bytes"] != table["bytes"]] = None  # another photo under that name
+    # what a person wrote stays; what an earlier scan or split found is found again, or mended
+    theirs = said["left_out"].where(~said["left_out"].str.startswith((TWIN, *REASONS), na=False)).fillna("")
+    table["left_out"] = table["left_out"].where(table["left_out"] != "", theirs)
+
+    folder = table["path"].str.split("/").str[0]
+    usable = table["left_out"] == ""
+    table["split"] = said["split"].fillna(folder)
+    if not (usable & (folder == "val")).any():
+        mine = usable & (folder == "train")
+        table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], fraction, seed)
+    if leave_out_twins:
+        for split, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            beyond = table.loc[usable & (folder == other) & (table["group"] > 0), "group"]
+            leaks = usable & (table["split"] == split) & table["group"].isin(beyond)
+            table.loc[leaks, "left_out"] = TWIN + other
+    gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
+    table = pd.concat([table, gone], ignore_index=True)
+    write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
+    counts = table.loc[table["left_out"] == "", "split"].value_counts()
+    told = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if split in counts)
+    print(f"{paths.split}: {told}, {(table['left_out'] != '').sum():,} left out.")
+    return _loaded(table.iloc[: len(photos)], paths)
+
+
+def _draw(photos: pd.DataFrame, said: pd.Series, fraction: float, seed: int) -> pd.Series:
+    """A split a row: what was said of it or its twins; where nothing was, by the order of seeded hashes."""
+    unit = photos["sha256"].where(photos["group"] == 0, photos["group"].astype(str))
+    units = photos.assign(unit=unit, said=said).sort_values(["sha256", "label"]).groupby("unit")
+    units = units.agg(label=("label", "first"), sha256=("sha256", "first"), said=("said", list))
+    # a photo that trained a model once must not validate the next
+    units["split"] = [next((split for split in SPLITS if split in said), None) for said in units["said"]]
+    units["rank"] = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in units["sha256"]]
+    per_class = units["label"].value_counts().reindex(sorted(photos["label"].unique()), fill_value=0)
+    if few := list(per_class.index[per_class < 2]):
+        raise UserError(f"Class {few[0]!r} has too few different photos to split (at least 2); add some.")
+    for _, some in units.groupby("label"):
+        wanted = min(max(round(fraction * len(some)), 1), len(some) - 1) - (some["split"] == "val").sum()
+        new = some.index[some["split"].isna()]
+        chosen = some.loc[new].sort_values("rank").index[: max(wanted, 0)]
+        units.loc[new, "split"] = "train"
+        units.loc[chosen, "split"] = "val"
+    return unit.map(units["split"])
+
+
+def load_split(paths: Paths) -> pd.DataFrame:
+    """`data/split.csv` as a table: path (absolute), label (the folder's), split, group, left_out.
+
+    A row a file that is there. split is "train", "val" or "test"; photos of one group > 0 are twins;
+    left_out is "" or why a file is not used. Where the CSV is missing, or photos are new or changed, all
+    are read and the CSV written or brought up to date, as in the prep notebook. UserError for a broken CSV.
+    """
+    class_names(paths)  # first, as it has the clearer words for folders that are not right
+    table = _read_split(paths)
+    files = [file for split in SPLITS for file in files_below(paths.data / split)]
+    found = pd.DataFrame({"path": [printable(file.as_posix()) for file in files]}, dtype=str)
+    found = found.assign(path=_relative(found["path"], paths), bytes=[_size(file) for file in files])
+    both = found.merge(table, "left", on=["path", "bytes"])
+    if fresh := int(both["split"].isna().sum()):
+        if len(table):
+            print(f"{fresh:,} files are new or changed since data/split.csv was written: reading all photos.")
+        photos = scan_splits(paths)
+        without_twins = table["left_out"].str.startswith(TWIN).any()
+        drawn = table[table["path"].str.startswith("train/") & (table["left_out"] == "")]
+        share = (drawn["split"] == "val").mean()  # as it was chosen in the prep notebook
+        chosen = {"fraction": share} if 0 < share < 1 else {}
+        return split_photos(photos, find_duplicates(photos), paths, leave_out_twins=without_twins, **chosen)
+    both["label"] = both["path"].str.extract(r"^[^/]+/([^/]+)/", expand=False).fillna("")
+    return _loaded(both, paths)
+
+
+def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The photos (train, val) as tables of path, label, given (the folder's label) and group.
+
+    `data/relabel.csv`, where there is one and `relabel` is True, is laid over the labels. Prints what is left
+    out and what is relabelled. UserError when a class has no photo to train on, or there is none to validate.
+    """
+    table = load_split(paths)
+    table["given"] = table["label"]
+    bad = table[(table["left_out"] != "") & table["split"].isin(("train", "val"))]
+    if len(bad):
+        first = ", ".join(f"{row.path}: {row.left_out}" for row in bad.head(3).itertuples())
+        print(f"Left out {len(bad):,} of {len(table):,} files ({first}{', …' if len(bad) > 3 else ''}).")
+    if relabel:
+        table = relabelled(table, paths)
+    table = table[table["left_out"] == ""]
+    train, val = (
+        table.loc[table["split"] == split, ["path", "label", "given", "group"]].reset_index(drop=True)
+        for split in ("train", "val")
+    )
+    if empty := [name for name in class_names(paths) if name not in set(train["label"])]:
+        raise UserError(f"{paths.train / empty[0]} has no readable photos to train on; add some.")
+    if val.empty:
+        raise UserError(
+            f"{paths.val} has no readable photos; add some, or delete it and data/split.csv to split anew."
+        )
+    return train, val
+
+
+def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
+    """The photos to validate and to test on that have a twin among those to train on, by `data/split.csv`.
+
+    Without `near` only those count whose twin is the same file. None where the photos to train on are away,
+    so that nobody can tell.
+    """
+    if not any(map(is_photo, files_below(paths.train))):
+        return None
+    table = load_split(paths)
+    leaks = table.loc[_leaks(table), "path"]
+    if not near:
+        contents = {Path(path).read_bytes() for path in table.loc[_trained_twins(table), "path"]}
+        leaks = leaks[[Path(path).read_bytes() in contents for path in leaks]]
+    return list(leaks)
+
+
+def _leaks(table: pd.DataFrame) -> pd.Series:
+    trained = table.loc[_trained_twins(table), "group"]
+    return (table["left_out"] == "") & (table["split"] != "train") & table["group"].isin(trained)
+
+
+def _trained_twins(table: pd.DataFrame) -> pd.Series:
+    return (table["left_out"] == "") & (table["group"] > 0) & (table["split"] == "train")
+
+
+def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """The dataset in one table: files, what is left out and why, splits and twins by folder of `data/`.
+
+    `table` comes from `split_photos` or `load_split`. The last column sums up; a group of twins that lies in
+    two folders counts in both and once in the sum.
+    """
+    folder, used = _relative(table["path"], paths).str.split("/").str[0], table["left_out"] == ""
+    reason = table["left_out"].str.split(" (", regex=False).str[0]  # without its figures
+    twins = used & (table["group"] > 0)
+    rows = {"files": table["path"].notna()}
+    rows |= {f"left out: {why}": reason == why for why in reason[~used].value_counts().index}
+    rows |= {f"photos to {split}": used & (table["split"] == split) for split in SPLITS}
+    rows |= {"photos with a twin": twins, "photos to val or test with a twin to train": _leaks(table)}
+    counts = pd.DataFrame({name: mask.groupby(folder).sum() for name, mask in rows.items()}).T
+    counts = counts.reindex(columns=[split for split in SPLITS if split in counts])
+    counts = counts.rename_axis(columns=None).assign(all=counts.sum(axis=1))
+    groups = table["group"][twins]
+    counts.loc["groups of twins"] = groups.groupby(folder[twins]).nunique().reindex(counts.columns)
+    counts.loc["groups of twins", "all"] = groups.nunique()
+    return counts.fillna(0).astype(int)
+
+
+def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """A table with path, label and split, its labels replaced where `data/relabel.csv` names another.
+
+    Photos to test on keep theirs: a test whose labels follow the model's answers is none.
+
+    The CSV's columns path and label count, others are for the reader; an empty label changes nothing. Without
+    the file the table comes back as it is. UserError for a photo or a class that is not in the dataset.
+    """
+    if not paths.relabel.exists():
+        return photos
+    lines = _read_csv(paths.relabel, ["path", "label"])
+    new = lines[lines["label"] != ""].set_index("path")["label"]
+    here = _relative(photos["path"], paths)
+    names = class_names(paths)
+    for path, label in new.items():
+        if label not in names:
+            fault = f"calls {path} {label!r}, which is no class"
+            raise UserError(f"{paths.relabel} {fault}; choose one of {', '.join(names)}.")
+    if twice := list(new.index[new.index.duplicated()]):
+        raise UserError(f"{paths.relabel} names {twice[0]} twice; keep one of the lines.")
+    if unknown := sorted(set(new.index) - set(here)):
+        raise UserError(
+            f"{paths.relabel} names {unknown[0]}, which is not in data/; correct or delete the line."
+        )
+    label = here.map(new).fillna(photos["label"])
+    changed = photos.loc[label != photos["label"], "split"].value_counts()
+    tested, told = changed.pop("test") if "test" in changed else 0, f"{changed.get('train', 0):,} train"
+    print(
+        f"{paths.relabel.name} changes the labels of {changed.sum():,} photos ({told}, "
+        f"{changed.get('val', 0):,} val)."
+        + (f" {tested:,} photos to test on keep their folder's label." if tested else "")
+    )
+    return photos.assign(label=label.where(photos["split"] != "test", photos["label"]))
+
+
+def count_splits(paths: Paths) -> dict[str, int]:
+    """The photos that `data/split.csv` has in each split, those left out not counted; {} without the file."""
+    table = _read_split(paths)
+    return table.loc[table["left_out"] == "", "split"].value_counts().to_dict()
+
+
+def _relative(path: pd.Series, paths: Paths) -> pd.Series:
+    return path.str.removeprefix(f"{paths.data.as_posix()}/")
+
+
+def _loaded(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    # in one order, whoever listed the files: a seeded shuffle starts from it
+    table = table[["path", "label", "split", "group", "left_out"]].sort_values("path", ignore_index=True)
+    return table.assign(path=f"{paths.data.as_posix()}/" + table["path"], group=table["group"].astype(int))
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _read_split(paths: Paths) -> pd.DataFrame:
+    if not paths.split.exists():
+        return pd.DataFrame(columns=COLUMNS).astype({"bytes": int, "group": int})
+    table = _read_csv(paths.split, COLUMNS)
+    for name in ("group", "bytes"):
+        wrong = ~table[name].str.fullmatch(r"\d+")
+        if wrong.any():
+            fault = f"has no number in {name!r} of {table.loc[wrong, 'path'].iloc[0]}"
+            raise UserError(f"{paths.split} {fault}; mend the line, or delete the file to split anew.")
+        table[name] = table[name].astype(int)
+    wrong = table[~table["split"].isin(SPLITS) | table["path"].duplicated()]
+    if len(wrong):
+        row = wrong.iloc[0]
+        fault = (
+            f"puts {row.path} into {row.split!r}" if row.split not in SPLITS else f"names {row.path} twice"
+        )
+        raise UserError(f"{paths.split} {fault}; mend the line: {', '.join(SPLITS)} are the splits.")
+    return table
+
+
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A CSV of text cells, as spreadsheets write it: with commas or semicolons."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8; save it as “CSV UTF-8”.") from None
+    head = text.split("\n", 1)[0]
+    separator = ";" if head.count(";") > head.count(",") else ","
+    try:
+        table = pd.read_csv(
+            StringIO(text), sep=separator, dtype=str, keep_default_na=False, quoting=csv.QUOTE_MINIMAL
+        )
+    except ValueError as error:  # pandas' parser errors are of that kind
+        raise UserError(f"{path} cannot be read ({str(error).strip()}); mend or delete it.") from None
+    if missing := [name for name in columns if name not in table]:
+        raise UserError(
+            f"{path} lacks the column {missing[0]!r}; its first line must name {', '.join(columns)}."
+        )
+    table = table.apply(lambda column: column.str.strip())
+    return table[table["path"] != ""].reset_index(drop=True)

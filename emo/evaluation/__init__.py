@@ -1,0 +1,1 @@
+"""How good is it? Figures with their intervals on labelled photos, and the files that report them."""

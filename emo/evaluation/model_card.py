@@ -1,0 +1,86 @@
+"""The model card: what a saved model is, learned from, can do and is not for; Markdown beside its `.h5`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+
+from emo.data.manifest import count_photos
+from emo.data.split import count_splits
+from emo.errors import UserError
+from emo.evaluation.evaluate import Report
+from emo.evaluation.report_file import TEMPLATES, taken_for
+from emo.inference.classifier import Classifier
+from emo.inference.ensemble import Committee
+from emo.paths import Paths, numbered
+
+SEAL = "<!-- Written by emo.write_card, which replaces this file only while nobody has edited it: "
+
+
+def write_card(classifier: Classifier, report: Report, paths: Paths) -> Path:
+    """Writes `<model>.md` beside the `.h5`, or into `model/` where that cannot be written to; gives its path.
+
+    Data, split, settings, results, calibration, limits and responsible use: from what the `.h5` says of
+    itself, from `data/` where its classes are the model's, and from `report`. A card that somebody has edited
+    is kept: the new one gets the next number. Raises UserError for a committee, which has no file of its own.
+    """
+    if isinstance(classifier, Committee):
+        raise UserError("A card lies beside one .h5, and a committee has several: write each member's own.")
+    experiment = classifier.metadata.get("experiment") or {}
+    text = TEMPLATES.get_template("card.md").render(
+        classifier=classifier,
+        metadata=classifier.metadata,
+        experiment=experiment,
+        # inside a code block nothing is escaped, and nothing may end it
+        settings=json.dumps(experiment, indent=2, ensure_ascii=False).replace("`", r"\u0060"),
+        report=report,
+        mean_confidence=report.predictions.confidence.mean(),
+        taken_for=taken_for(report),
+        today=date.today().isoformat(),
+        **_data(classifier, paths),
+    )
+    text += f"\n\n{SEAL}{_digest(text)} -->\n"
+    beside = classifier.path.with_suffix(".md")
+    try:
+        return _write(text, beside)
+    except OSError:  # a folder that somebody shares to be read
+        return _write(text, paths.model / beside.name)
+
+
+def _write(text: str, wanted: Path) -> Path:
+    card = next(path for path in numbered(wanted) if not _is_edited(path))
+    card.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return card
+
+
+def _data(classifier: Classifier, paths: Paths) -> dict:
+    """What `data/` tells of the photos; nothing where its classes are not the model's."""
+    counts = count_photos(paths) if paths.train.is_dir() else pd.DataFrame()
+    if set(counts.index) - {"all"} != set(classifier.class_names):
+        return {"counts": None, "record": {}, "split": {}}
+    try:
+        record = json.loads(paths.dataset_record.read_text(encoding="utf-8"))
+        record["source"] = _public(record["source"])
+    except (OSError, ValueError, TypeError, KeyError):  # none: the photos were placed by hand
+        record = {}
+    return {"counts": counts, "record": record, "split": count_splits(paths)}
+
+
+def _public(source: str) -> str:
+    """A link or "sample" as it is; of a path on somebody's machine, its last part."""
+    return source if "://" in source else Path(source).name
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _is_edited(card: Path) -> bool:
+    if not card.exists():
+        return False
+    text, _, seal = card.read_text(encoding="utf-8", errors="replace").rpartition(f"\n\n{SEAL}")
+    return seal != f"{_digest(text)} -->\n"

@@ -1,0 +1,198 @@
+"""A report to hand on: one HTML file that needs nothing else, and a JSON file that reads back as a Report."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from emo.environment import PLOT_STYLE, git_commit, versions
+from emo.errors import UserError
+from emo.evaluation.evaluate import Report, percent, shown_paths
+from emo.evaluation.evaluate import report as make_report
+from emo.paths import numbered
+from emo.plots import evaluation as plots
+from emo.training.batches import read_image
+
+SCHEMA = 1  # of the JSON file; a change that older code would misread gets the next number
+THUMBNAIL = 96  # pixels a side
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,  # names of classes and files come from outside
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {
+    "percent": "{:.1%}".format,
+    "interval": percent,
+    "count": "{:,}".format,
+    "md": lambda text: re.sub(r"([\\`*_\[\]{}|~#])", r"\\\1", " ".join(str(text).split())),
+    "code": lambda text: "`{}`".format(" ".join(str(text).replace("`", "'").split())),
+}
+
+
+def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
+    """Writes `<model>_report.html` and `<model>_report.json` into `folder` and gives the path of the first.
+
+    `photos` of the surest mistakes are shown in the HTML; 0 where faces must not be handed on. The JSON holds
+    every answer, and files by their path below the photos' folder alone. Existing files are kept: the new
+    pair gets the next free number in its name.
+    """
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    page = next(
+        path
+        for path in numbered(folder / f"{file_stem(report)}_report.html")
+        if not path.exists() and not path.with_suffix(".json").exists()
+    )
+    made = {
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "versions": versions(),
+        "commit": git_commit(),
+    }
+    data = page.with_suffix(".json")
+    _write(data, _to_json(report, made))
+    _write(page, _to_html(report, made | {"data": data.name}, photos))
+    return page
+
+
+def file_stem(report: Report) -> str:
+    """The model's name as a file may be called: "mean of 2: a.h5, b.h5" → "mean_of_2_a_b"."""
+    name = re.sub(r"\.h5\b", "", report.model)
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "model"
+
+
+def _write(path: Path, text: str) -> None:
+    # a lone surrogate, from a file name in another encoding, becomes its escape
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def _to_json(report: Report, made: dict) -> str:
+    """Figures first, indented; then the answers, a line a photo."""
+    rest = report.without_twins
+    document = {
+        "schema": SCHEMA,
+        "model": report.model,
+        **made,
+        "split": report.split,
+        "class_names": list(report.confusion.index),
+        **_figures(report),
+        "balanced_accuracy": report.balanced_accuracy,
+        "macro_f1": report.macro_f1,
+        "ece": report.ece,
+        "temperature": report.temperature,
+        "calibrated_ece": report.calibrated_ece,
+        "without_twins": rest and _figures(rest),
+        "per_class": report.per_class.to_dict("index"),
+        "confusion": report.confusion.to_numpy().tolist(),
+        "coverage": report.coverage.reset_index().to_dict("records"),
+        "reliability": report.reliability.to_dict("records"),
+    }
+    table = report.predictions.assign(path=shown_paths(report.predictions.path))
+    if rest:
+        table.insert(1, "twin", ~report.predictions.path.isin(rest.predictions.path))
+    rows = (json.dumps(row, ensure_ascii=False) for row in table.to_numpy(object).tolist())
+    document["columns"] = list(table.columns)
+    head = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).removesuffix("\n}")
+    return head + ',\n "predictions": [\n  ' + ",\n  ".join(rows) + "\n ]\n}\n"
+
+
+def _figures(report: Report) -> dict:
+    return {"photos": report.photos, "accuracy": report.accuracy, "interval": report.interval}
+
+
+def read_report(path: str | Path) -> Report:
+    """The report in a JSON file of `save_report`, for instance to `compare` a newer model with it.
+
+    Its photos' paths begin at the folder that held them all. Raises UserError for another kind of file.
+    """
+    path = Path(path).expanduser()
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["schema"] != SCHEMA:
+            raise UserError(
+                f"{path.name} has schema {saved['schema']}, this version reads {SCHEMA}: update the project."
+            )
+        table = pd.DataFrame(saved["predictions"], columns=saved["columns"])
+        leaked = table.path[table.pop("twin")] if "twin" in table else None
+        return make_report(
+            table,
+            saved["class_names"],
+            model=saved["model"],
+            split=saved["split"],
+            leaked=leaked,
+            temperature=saved["temperature"],
+        )
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"There is no report {path}; save_report writes one.") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{path.name} is no report that save_report wrote, or is damaged ({reason})."
+        ) from error
+
+
+# ---- HTML ----------------------------------------------------------------------------------------
+
+
+def _to_html(report: Report, made: dict, photos: int) -> str:
+    mistakes = report.mistakes
+    shown = mistakes.head(photos)
+    names = dict(zip(report.predictions.path, shown_paths(report.predictions.path), strict=True))
+    with plt.rc_context(PLOT_STYLE):
+        reliability_figure = plots.plot_reliability(report.reliability, report.calibrated_reliability)
+        coverage_figure = plots.plot_coverage(report.coverage_curve, report.coverage)
+    return TEMPLATES.get_template("report.html").render(
+        report=report,
+        made=made,
+        largest=report.per_class.photos.max() / report.photos,
+        taken_for=taken_for(report),
+        reliability=_svg(reliability_figure),
+        coverage=_svg(coverage_figure),
+        mistakes=[(row, names[row.path], _thumbnail(row.path)) for row in shown.itertuples()],
+        wrong=len(mistakes),
+    )
+
+
+def taken_for(report: Report) -> dict[str, tuple[str, float]]:
+    """The class that each class is most often mistaken for, and the share; left out where there is none."""
+    found = {}
+    for name in report.per_class.index:
+        others = report.rates.loc[name].drop(name)
+        if others.max() > 0:
+            found[name] = (others.idxmax(), float(others.max()))
+    return found
+
+
+def _svg(figure: Figure) -> str:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _thumbnail(path: str) -> str:
+    """A small JPEG; "" where the photo is no longer there."""
+    try:
+        picture = Image.fromarray(read_image(path, THUMBNAIL))
+    except UserError:
+        return ""
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,134 @@
+"""My photo: a picture from anywhere, the faces in it, and what a classifier says of each."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from emo.data.faces import find_all_faces
+from emo.data.image_io import Crop
+from emo.errors import UserError
+from emo.inference.classifier import Classifier
+from emo.inference.webcam import is_upload_button
+from emo.training.batches import whole_image
+
+MAX_SIDE = 2048  # pixels; a face of a thirtieth of it still has 68
+MAX_DOWNLOAD = 32 * 2**20  # bytes
+TIMEOUT, DEADLINE = 20, 120  # seconds: without a byte, for the whole picture
+
+
+@dataclass(frozen=True)
+class AnsweredPhoto:
+    """`photo` is RGB and upright; `faces` say where the face of each row of `answers` is, None for all of it.
+
+    `answers` has the face's number as its index, from 1 on, left to right (0: the whole photo), and the
+    columns box (left, top, right, bottom in pixels of `photo`), emotion, confidence, and a probability a
+    class.
+    """
+
+    photo: Image.Image
+    faces: tuple[Crop | None, ...]
+    answers: pd.DataFrame
+
+
+def open_photo(source) -> Image.Image | None:
+    """A photo from anywhere: RGB, upright, no side over 2,048 pixels.
+
+    `source` is a path, an http(s) URL, the content of a file, a PIL image, an array as for `read_image`, or
+    the button of `upload_photo`. Gives None, and says so, where nothing was chosen yet: "", or no file at
+    the button. Raises UserError for what is no picture or cannot be fetched.
+    """
+    name = ""
+    if is_upload_button(source):
+        if not source.value:
+            print("No photo was chosen yet: choose one above, then run this cell again.")
+            return None
+        name, source = source.value[-1]["name"], bytes(source.value[-1]["content"])
+    if isinstance(source, str):
+        if not source.strip():
+            print('No photo: set PHOTO to a path, a URL, "upload" or "webcam".')
+            return None
+        name = source = source.strip()
+        if source.lower().startswith(("http://", "https://")):
+            source = _download(source)
+        else:
+            source = Path(source).expanduser()
+    return whole_image(source, MAX_SIDE, name)
+
+
+def classify_faces(classifier: Classifier, photo) -> AnsweredPhoto:
+    """What the classifier says of every face that stands out in a photo; `photo` as for `open_photo`.
+
+    Each face is cropped as the model was trained (`Classifier.crops`). Where there is none, or mtcnn is not
+    installed, the whole photo is classified, and a sentence says so. Raises UserError for what is no photo.
+    """
+    picture = open_photo(photo)
+    if picture is None:
+        raise UserError("There is no photo to look at; give a path or a URL.")
+    try:
+        faces: tuple[Crop | None, ...] = tuple(find_all_faces(picture))
+        if not faces:
+            print("No face was found: this is what the classifier says of the whole photo.")
+    except UserError as error:  # mtcnn is missing
+        faces = ()
+        print(f"{error} Without it, this is what the classifier says of the whole photo.")
+    numbers, faces = (range(1, len(faces) + 1), faces) if faces else ((0,), (None,))
+    answers = classifier.predict([picture] * len(faces), faces).drop(columns="path")
+    answers.insert(0, "box", [_box(face, picture.size) for face in faces])
+    answers.index = pd.Index(numbers, name="face")
+    return AnsweredPhoto(picture, faces, answers)
+
+
+def _box(face: Crop | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) in pixels, within the picture, around the face as it is turned."""
+    corners = np.array([(0, 0), size]) if face is None else face_corners(face, size)
+    left, top = corners.min(axis=0).clip(0, size).round().astype(int).tolist()
+    right, bottom = corners.max(axis=0).clip(0, size).round().astype(int).tolist()
+    return left, top, right, bottom
+
+
+def face_corners(face: Crop, size: tuple[int, int]) -> np.ndarray:
+    """(4, 2): x and y in pixels of the face's corners, clockwise from the upper left; `size` (w, h)."""
+    angle = np.radians(face.angle)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * face.side / 2
+    return np.array(size) / 2 + (square @ turn + (face.x, face.y)) * max(size)
+
+
+def _download(url: str) -> bytes:
+    """The content of a web address, at most MAX_DOWNLOAD bytes of it. Raises UserError."""
+    content, end = bytearray(), time.monotonic() + DEADLINE
+    try:
+        # some sites, Wikimedia's for one, refuse Python's own name
+        request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (emo_classificator)"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.headers.get_content_type() == "text/html":
+                raise UserError(
+                    f"{url} is a web page and no picture; give the address of the picture itself "
+                    "(right-click it → Copy image address)."
+                )
+            while block := response.read1(2**16):
+                content += block
+                if len(content) > MAX_DOWNLOAD:
+                    size = f"over {MAX_DOWNLOAD / 2**20:.0f} MiB"
+                    raise UserError(f"{url} is too large ({size}); give a smaller picture.")
+                if time.monotonic() > end:
+                    raise UserError(f"{url} did not arrive within {DEADLINE} s; save it and give its path.")
+    except UserError:
+        raise
+    except urllib.error.HTTPError as error:
+        raise UserError(f"{url} cannot be fetched (HTTP {error.code}); check the address.") from None
+    except (OSError, HTTPException, ValueError) as error:
+        reason = " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
+        raise UserError(
+            f"{url} cannot be fetched ({reason}); check the address and the connection."
+        ) from None
+    return bytes(content)

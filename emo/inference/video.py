@@ -1,0 +1,283 @@
+"""A video → a table with a row a frame and face, and a copy with boxes and emotions drawn in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice, pairwise
+from math import hypot, isfinite
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+from tqdm.auto import tqdm
+
+from emo.data.faces import glance_for_faces
+from emo.data.image_io import Crop
+from emo.errors import UserError
+from emo.inference.classifier import Classifier
+from emo.paths import numbered
+from emo.training.batches import read_ahead
+
+# before OpenCV's first video: what FFmpeg prints of damaged ones
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+LOOKS = 4  # for faces, a second of video; in between they move along straight lines
+SAME = 0.6  # of its side: how far a face moves at most between two looks
+CHUNK, CHUNK_BYTES = 64, 2**27  # frames at a time; four chunks are in memory at once
+BOX = ["left", "top", "width", "height"]
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#e000a0")
+
+
+@dataclass
+class Chunk:
+    """Frames in a row: RGB pictures, their numbers and seconds, and the faces seen at every `step`-th."""
+
+    numbers: list[int]
+    times: list[float]
+    frames: list[Image.Image]
+    looks: list[list[Crop]] = field(default_factory=list)
+
+
+def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
+    """The emotion of every face in every frame, kept beside the video in a CSV and in an annotated copy.
+
+    A row a frame and face: frame (from 0), time (seconds), left, top, width, height (of the face, in the
+    frame's pixels), emotion, confidence, a probability a class. Faces are looked for four times a second and
+    followed in between; with no face a model that was trained without `face_margin` answers for the whole
+    frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and mean rate, without
+    sound; where it or `<name>_emotions.csv` exists, both get a number. Ctrl-C keeps what is done, whole.
+    Raises UserError for what is no video that can be read.
+    """
+    path = Path(video).expanduser()
+    reader, fps, total = _open(path)
+    step = max(1, round(fps / LOOKS))
+    parts, writer, copy, table_path = [], None, None, None
+    try:
+        # decoding, the search for faces, and the model with the encoder: each in a thread
+        chunks = read_ahead(_looked_at(read_ahead(_chunks(reader, fps, step)), step))
+        # closed before the reader is: its threads read on
+        with closing(chunks), tqdm(total=total or None, desc="frames", unit="frame") as bar:
+            for chunk, following in _with_next(chunks):
+                if writer is None:
+                    copy, table_path = _free_pair(path)
+                    writer = _Writer(copy, fps, chunk.frames[0].size)
+                rows = _answers(classifier, chunk, _follow(chunk, following, step))
+                writer.write(chunk, rows, classifier.class_names)
+                parts.append(rows)
+                bar.update(len(chunk.frames))
+    except KeyboardInterrupt:
+        if writer is None:  # nothing is done yet
+            raise
+        print("Stopped: what is done is kept.")
+    finally:
+        reader.release()
+        if writer:
+            writer.close()
+            table = pd.concat(parts, ignore_index=True) if parts else _table([], [], classifier.class_names)
+            table.to_csv(table_path, index=False, float_format="%.6g")
+    if writer is None:
+        raise UserError(
+            f"{path.name} holds no frame that can be read: it is no video, or damaged; copy it anew."
+        )
+    if total and writer.count < 0.9 * total:
+        print(f"{path.name} tells of {total:,} frames; {writer.count:,} of them were classified.")
+    print(
+        f"Written to {copy.parent}: {table_path.name} ({len(table):,} rows) and {copy.name} "
+        f"({writer.count:,} frames, {fps:.3g} a second, MPEG-4 without sound: VLC and the like play it, "
+        "browsers do not)."
+    )
+    return table
+
+
+def _open(path: Path):
+    """(capture, frames a second, frames by the file's own account)."""
+    cv2 = _cv2()
+    if not path.is_file():
+        raise UserError(f"There is no video {path}; check the path.")
+    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)  # else a photo would be a video of one frame
+    if not reader.isOpened():
+        raise UserError(f"{path.name} is not a video that can be read: it is damaged or of another kind.")
+    fps, total = reader.get(cv2.CAP_PROP_FPS), reader.get(cv2.CAP_PROP_FRAME_COUNT)
+    fps = fps if isfinite(fps) and 1 <= fps <= 240 else 25.0  # some files give none, or their clock's
+    return reader, fps, int(total) if 0 < total < 1e9 else 0
+
+
+@cache
+def _cv2():
+    try:
+        import cv2
+    except ImportError:
+        raise UserError("A video needs OpenCV; run `pip install opencv-python-headless`.") from None
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def _chunks(reader, fps: float, step: int) -> Iterator[Chunk]:
+    frames = _frames(reader, fps)
+    first = next(frames, None)
+    if first is None:
+        return
+    fitting = min(CHUNK, CHUNK_BYTES // (3 * first[1].width * first[1].height))
+    size = max(1, fitting // step) * step
+    part = [first, *islice(frames, size - 1)]
+    number = 0
+    while part:
+        times, pictures = zip(*part, strict=True)
+        yield Chunk(list(range(number, number + len(part))), list(times), list(pictures))
+        number += len(part)
+        part = list(islice(frames, size))
+
+
+def _frames(reader, fps: float) -> Iterator[tuple[float, Image.Image]]:
+    """(seconds, picture) of each frame; turned upright by OpenCV where the camera was turned."""
+    cv2 = _cv2()
+    number, last = 0, -1.0
+    while True:
+        there, frame = reader.read()
+        if not there:
+            return
+        time = reader.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if not (isfinite(time) and time > last):  # a file without time stamps
+            time = last + 1 / fps if number else 0.0
+        number, last = number + 1, time
+        yield time, Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+
+
+def _looked_at(chunks: Iterable[Chunk], step: int) -> Iterator[Chunk]:
+    for chunk in chunks:
+        chunk.looks = glance_for_faces(chunk.frames[::step])
+        yield chunk
+
+
+def _with_next(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Chunk | None]]:
+    waiting = None
+    for chunk in chunks:
+        if waiting:
+            yield waiting, chunk
+        waiting = chunk
+    if waiting:
+        yield waiting, None
+
+
+def _follow(chunk: Chunk, following: Chunk | None, step: int) -> list[list[Crop]]:
+    """The faces in every frame of a chunk, from the looks before and after it."""
+    looks = [*chunk.looks, following.looks[0] if following else chunk.looks[-1]]
+    every = []
+    for before, after in pairwise(looks):
+        pairs = _pairs(before, after)
+        for position in range(step):
+            share = position / step
+            moved = [_between(face, then, share) for face, then in pairs if face and then]
+            alone = [face or then for face, then in pairs if not (face and then)]
+            gone, came = set(map(id, before)), set(map(id, after))
+            seen = [face for face in alone if id(face) in (gone if share < 0.5 else came)]
+            every.append(moved + seen)
+    return every[: len(chunk.frames)]
+
+
+def _pairs(before: list[Crop], after: list[Crop]) -> list[tuple[Crop | None, Crop | None]]:
+    """The same face in two looks; None where it was not, or is no longer, there."""
+    left, pairs = list(after), []
+    for face in before:
+        then = min(left, key=lambda other: hypot(other.x - face.x, other.y - face.y), default=None)
+        if then and hypot(then.x - face.x, then.y - face.y) <= SAME * max(face.side, then.side):
+            left.remove(then)
+            pairs.append((face, then))
+        else:
+            pairs.append((face, None))
+    return pairs + [(None, face) for face in left]
+
+
+def _between(face: Crop, then: Crop, share: float) -> Crop:
+    lengths = ((getattr(face, name), getattr(then, name)) for name in ("x", "y", "side", "angle"))
+    return Crop(*(a + share * (b - a) for a, b in lengths))
+
+
+def _answers(classifier: Classifier, chunk: Chunk, found: list[list[Crop]]) -> pd.DataFrame:
+    places, pictures, crops = [], [], []
+    whole = classifier.face_margin is None
+    for number, time, frame, in_frame in zip(chunk.numbers, chunk.times, chunk.frames, found, strict=True):
+        for face in in_frame or ([None] if whole else []):
+            places.append((number, time, *_box(face, *frame.size)))
+            pictures.append(frame)
+            crops.append(face)
+    if not pictures:
+        return _table([], [], classifier.class_names)
+    probabilities, _ = classifier._answers(classifier._load(pictures, crops))
+    return _table(places, probabilities, classifier.class_names)
+
+
+def _box(face: Crop | None, width: int, height: int) -> tuple[int, int, int, int]:
+    if face is None:
+        return 0, 0, width, height
+    longer = max(width, height)
+    side = round(face.side * longer)
+    left, top = width / 2 + face.x * longer - side / 2, height / 2 + face.y * longer - side / 2
+    return round(left), round(top), side, side
+
+
+def _table(places: Sequence[tuple], probabilities, class_names: Sequence[str]) -> pd.DataFrame:
+    table = pd.DataFrame(places, columns=["frame", "time", *BOX])
+    probabilities = np.reshape(probabilities, (len(places), len(class_names)))
+    table["emotion"] = [class_names[best] for best in probabilities.argmax(axis=1)]
+    table["confidence"] = probabilities.max(axis=1) if len(places) else []
+    return pd.concat([table, pd.DataFrame(probabilities, columns=list(class_names))], axis=1)
+
+
+def _free_pair(video: Path) -> tuple[Path, Path]:
+    """Where the copy and the table go: of the same number, and nothing there yet."""
+    for copy in numbered(video.with_name(f"{video.stem}_emotions.mp4")):
+        if not copy.exists() and not copy.with_suffix(".csv").exists():
+            return copy, copy.with_suffix(".csv")
+
+
+class _Writer:
+    """The annotated copy; `count` frames so far."""
+
+    def __init__(self, path: Path, fps: float, size: tuple[int, int]):
+        cv2 = _cv2()
+        self.size, self.count = size, 0
+        self.video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+        if not self.video.isOpened():
+            raise UserError(f"{path} cannot be written; check that its folder may be written to.")
+        self.line = max(2, round(min(size) / 240))
+        self.font = ImageFont.truetype(_font(), max(11, round(min(size) / 30)))
+
+    def write(self, chunk: Chunk, rows: pd.DataFrame, class_names: Sequence[str]) -> None:
+        by_frame = {number: list(of.itertuples(index=False)) for number, of in rows.groupby("frame")}
+        cv2 = _cv2()
+        for number, frame in zip(chunk.numbers, chunk.frames, strict=True):
+            for row in by_frame.get(number, []):
+                self._draw(frame, row, COLORS[class_names.index(row.emotion) % len(COLORS)])
+            self.video.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
+            self.count += 1
+
+    def _draw(self, frame: Image.Image, row, color: str) -> None:
+        draw = ImageDraw.Draw(frame)
+        right, bottom = row.left + row.width - 1, row.top + row.height - 1
+        draw.rectangle((row.left, row.top, right, bottom), outline=color, width=self.line)
+        text = f"{row.emotion} {row.confidence:.0%}"
+        _, _, wide, high = draw.textbbox((0, 0), text, self.font)
+        pad = self.line
+        # above the box, below it where there is no room, in it where there is none either; never cut off
+        wide, high = wide + 2 * pad, high + 2 * pad
+        x = min(max(row.left, 0), max(0, frame.width - wide))
+        places = (row.top - high, bottom + 1, max(row.top, 0))
+        y = next((y for y in places if 0 <= y <= frame.height - high), places[-1])
+        draw.rectangle((x, y, x + wide, y + high), fill=color)
+        draw.text((x + pad, y + pad), text, "white", self.font)
+
+    def close(self) -> None:
+        self.video.release()
+
+
+@cache
+def _font() -> str:
+    from matplotlib.font_manager import findfont  # it brings a font with letters of most alphabets
+
+    return findfont("DejaVu Sans")

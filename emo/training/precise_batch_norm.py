@@ -1,0 +1,69 @@
+"""BatchNormalization's statistics, taken anew before each validation."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from emo.training.batches import Batches
+
+PHOTOS = 2048
+
+
+class PreciseBatchNorm(keras.callbacks.Callback):
+    """Statistics that fit the weights as they are when validation begins, and photos as they lie on disk.
+
+    The moving ones of training lag behind the weights, know nothing of their average, and are of augmented
+    pictures. These are the mean and variance over batches of `PHOTOS` of the first view of `train_set`, drawn
+    by its seed: PreciseBN of Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm". Training itself, which
+    uses each batch's own, is as without.
+
+    `model` is one layer behind the other, a backbone being one, and takes what that view holds. Nothing
+    happens where no BatchNormalization learns.
+    """
+
+    def __init__(self, model: keras.Model, train_set: Batches):
+        super().__init__()
+        learning = [_learning(layer) for layer in model.layers]
+        last = max((place for place, norms in enumerate(learning) if norms), default=0)
+        self.norms = [norm for norms in learning for norm in norms]
+        if not self.norms:
+            return
+        self._inputs, size = train_set.views[0], train_set.batch_size
+        chosen = np.random.default_rng(train_set.seed).permutation(len(self._inputs))[:PHOTOS]
+        whole = max(size, len(chosen) - len(chosen) % size)  # a short batch would count as much as the others
+        self._batches = [np.sort(chosen[start : start + size]) for start in range(0, whole, size)]
+        # without the head, whose dropout would draw numbers that training is to draw
+        x = pictures = keras.Input(model.input_shape[1:], dtype=model.input.dtype)
+        for layer in model.layers[1 : last + 1]:
+            x = layer(x)
+        body = keras.Model(pictures, x)
+        spec = tf.TensorSpec((None, *pictures.shape[1:]), pictures.dtype)
+        momenta = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0  # in this graph: what a batch leaves is its own
+        self._normalize = tf.function(lambda batch: body(batch, training=True)).get_concrete_function(spec)
+        for norm, momentum in zip(self.norms, momenta, strict=True):
+            norm.momentum = momentum
+
+    def on_test_begin(self, logs=None):
+        if not self.norms:
+            return
+        means, squares = ([np.zeros(norm.moving_mean.shape) for norm in self.norms] for _ in range(2))
+        for batch in self._batches:
+            self._normalize(tf.cast(self._inputs[batch], self._normalize.inputs[0].dtype))
+            for norm, mean, square in zip(self.norms, means, squares, strict=True):
+                moving_mean = norm.moving_mean.numpy().astype(np.float64)
+                mean += moving_mean / len(self._batches)
+                square += (norm.moving_variance.numpy() + moving_mean**2) / len(self._batches)
+        for norm, mean, square in zip(self.norms, means, squares, strict=True):
+            norm.moving_mean.assign(mean)
+            norm.moving_variance.assign(np.maximum(square - mean**2, 0.0))
+
+
+def _learning(layer: keras.Layer) -> list[layers.BatchNormalization]:
+    """The BatchNormalization layers in it, or itself, that are not frozen."""
+    inner = layer.layers if isinstance(layer, keras.Model) else [layer]
+    return [each for each in inner if isinstance(each, layers.BatchNormalization) and each.trainable]

@@ -1,0 +1,313 @@
+"""The split: stratified, seeded, twins on one side, kept in a small CSV that a person may edit."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from emo.data.duplicates import find_duplicates
+from emo.data.manifest import scan_splits
+from emo.data.split import load_split, split_photos, summarize_split, training_manifests
+from emo.errors import UserError
+from emo.paths import get_paths
+from tests.fixtures import write_photos
+
+
+def split(paths, **options) -> pd.DataFrame:
+    photos = scan_splits(paths)
+    return split_photos(photos, find_duplicates(photos), paths, **options)
+
+
+def names(photos: pd.DataFrame) -> set[str]:
+    return {path.rsplit("/", 1)[1] for path in photos["path"]}
+
+
+def in_split(photos: pd.DataFrame, name: str) -> set[str]:
+    return names(photos[(photos["split"] == name) & (photos["left_out"] == "")])
+
+
+@pytest.fixture
+def photos(paths):
+    """20 photos in each of three classes; ten of happy lie in anger, too."""
+    write_photos(paths.train, 20)
+    for n in range(10):
+        shutil.copy(paths.train / f"happy/happy_{n:03d}.jpg", paths.train / f"anger/twin_{n:03d}.jpg")
+    return paths
+
+
+def test_it_is_stratified_seeded_and_keeps_twins_together(photos, tmp_path):
+    table = split(photos, fraction=0.25, seed=1)
+    assert len(table) == 70
+    assert table["label"].value_counts().to_dict() == {"anger": 30, "happy": 20, "sad": 20}
+    train, val = in_split(table, "train"), in_split(table, "val")
+    assert not train & val
+    assert len(train | val) == 70
+    for n in range(10):
+        assert (f"twin_{n:03d}.jpg" in val) == (f"happy_{n:03d}.jpg" in val)
+    assert sum(name.startswith("sad") for name in val) == 5
+    assert (table["group"] > 0).sum() == 20
+
+    photos.split.unlink()
+    assert in_split(split(photos, fraction=0.25, seed=1), "val") == val
+    photos.split.unlink()
+    assert in_split(split(photos, fraction=0.25, seed=2), "val") != val
+    elsewhere = get_paths(tmp_path / "elsewhere")
+    shutil.copytree(photos.train, elsewhere.train)
+    (elsewhere.train / "sad/sad_000.jpg").rename(elsewhere.train / "sad/zzz.jpg")
+    moved = {
+        name.replace("zzz", "sad_000") for name in in_split(split(elsewhere, fraction=0.25, seed=1), "val")
+    }
+    assert moved == val
+
+
+def test_the_csv_is_small_relative_and_read_by_training(photos):
+    table = split(photos, seed=3)
+    text = photos.split.read_text()
+    assert text.startswith("path,split,group,bytes,left_out\ntrain/anger/anger_000.jpg,")
+    assert str(photos.root) not in text
+    train, val = training_manifests(photos)
+    assert (names(train), names(val)) == (in_split(table, "train"), in_split(table, "val"))
+
+    edited = text.replace("train/sad/sad_000.jpg,val", "train/sad/sad_000.jpg,train")
+    edited = edited.replace("train/sad/sad_001.jpg,val", "train/sad/sad_001.jpg,train")
+    lines = [
+        line + "blurred" if line.startswith("train/sad/sad_002.jpg") else line for line in edited.splitlines()
+    ]
+    photos.split.write_text("\ufeff" + "\r\n".join(lines).replace(",", ";"))  # as Excel may save it
+    train, val = training_manifests(photos)
+    assert {"sad_000.jpg", "sad_001.jpg"} <= names(train)
+    assert "sad_002.jpg" not in names(train) | names(val)
+
+
+def test_without_a_csv_training_makes_one_and_then_keeps_it(photos, capsys):
+    first = training_manifests(photos)
+    assert photos.split.exists()
+    before = photos.split.read_bytes(), photos.split.stat().st_mtime_ns
+    capsys.readouterr()
+    second = training_manifests(photos)
+    pd.testing.assert_frame_equal(first[1], second[1])
+    assert (photos.split.read_bytes(), photos.split.stat().st_mtime_ns) == before
+    assert capsys.readouterr().err == ""  # no progress bar: no photo was read
+
+
+def test_new_photos_join_and_the_others_stay_where_they_were(photos, capsys):
+    table = split(photos)
+    val, train = in_split(table, "val"), in_split(table, "train")
+    write_photos(photos.train, 40, classes=("sad",), seed=7)  # 20 of them under names that were there
+    shutil.copy(photos.train / "anger/anger_000.jpg", photos.train / "anger/again.jpg")
+    capsys.readouterr()
+    table = load_split(photos)
+    assert "41 files are new or changed" in capsys.readouterr().out
+    stayed = {name for name in val | train if not name.startswith("sad")}
+    assert stayed & in_split(table, "val") == stayed & val
+    assert ("again.jpg" in in_split(table, "val")) == ("anger_000.jpg" in val)
+    assert sum(name.startswith("sad") for name in in_split(table, "val")) == 8
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.4])
+def test_new_photos_are_drawn_as_the_others_were(paths, fraction):
+    write_photos(paths.train, 20)
+    split(paths, fraction=fraction)
+    write_photos(paths.train, 40)
+    assert len(in_split(load_split(paths), "val")) == 3 * 40 * fraction
+
+
+def test_a_photo_that_could_not_be_read_once_is_used_when_it_can_be(photos):
+    split(photos)
+    lines = photos.split.read_text().splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("train/sad/sad_000.jpg"))
+    lines[place] += "cannot be read (Input/output error)"
+    place = next(n for n, line in enumerate(lines) if line.startswith("train/sad/sad_001.jpg"))
+    lines[place] += "not a face"  # somebody's own word
+    photos.split.write_text("\n".join(lines) + "\n")
+    table = split(photos).set_index("path")["left_out"]
+    assert table[f"{photos.train.as_posix()}/sad/sad_000.jpg"] == ""
+    assert table[f"{photos.train.as_posix()}/sad/sad_001.jpg"] == "not a face"
+
+
+def test_names_that_a_csv_cannot_hold_are_told_and_break_nothing(photos):
+    for name in ("Icon\r", "line\nend.jpg", "space.jpg "):
+        shutil.copy(photos.train / "sad/sad_000.jpg", photos.train / "sad" / name)
+    split(photos)
+    table = load_split(photos)
+    left_out = table[table["left_out"] != ""]
+    assert list(left_out["left_out"]) == ["a name that a table cannot hold; rename the file"] * 3
+    assert names(left_out) == {r"Icon\x0d", r"line\x0aend.jpg", r"space.jpg\x20"}
+    assert len(load_split(photos)) == len(table) == 73
+
+
+def test_a_bridge_between_the_sides_never_makes_a_trained_photo_validate(paths):
+    write_photos(paths.train, 10)
+    table = split(paths)
+    train, val = sorted(in_split(table, "train")), sorted(in_split(table, "val"))
+    shutil.copy(
+        paths.train / train[0].split("_")[0] / train[0], paths.train / val[0].split("_")[0] / "copy.jpg"
+    )
+    text = paths.split.read_text()
+    moved = f"train/{val[0].split('_')[0]}/copy.jpg"
+    size = (paths.data / moved).stat().st_size
+    paths.split.write_text(text + f"{moved},val,0,{size},\n")  # somebody put the copy on the other side
+    table = split(paths)
+    assert {train[0], "copy.jpg"} <= in_split(table, "train")
+
+
+def test_a_photo_that_is_away_keeps_its_place(photos):
+    table = split(photos)
+    away = sorted(in_split(table, "val"))[0]
+    place = photos.train / away.split("_")[0] / away
+    content = place.read_bytes()
+    place.unlink()
+    assert away not in names(load_split(photos))
+    write_photos(photos.train, 1, classes=("sad",), seed=9)  # has everything read and the CSV written anew
+    assert away not in names(load_split(photos))
+    place.write_bytes(content)
+    assert away in in_split(load_split(photos), "val")
+
+
+def test_data_val_is_respected_and_twins_beyond_can_be_left_out(photos):
+    write_photos(photos.val, 3, seed=5)
+    write_photos(photos.test, 3, seed=6)
+    shutil.copy(photos.val / "sad/sad_000.jpg", photos.train / "sad/of_val.jpg")
+    shutil.copy(photos.test / "sad/sad_000.jpg", photos.train / "sad/of_test.jpg")
+    table = split(photos)
+    assert in_split(table, "val") == names(table[table["path"].str.contains("/data/val/")])
+    assert len(in_split(table, "train")) == 72
+    table = split(photos, leave_out_twins=True)
+    left_out = table[table["left_out"] != ""]
+    assert dict(
+        zip([path.rsplit("/", 1)[1] for path in left_out["path"]], left_out["left_out"], strict=True)
+    ) == {
+        "of_test.jpg": "has a twin in data/test",
+        "of_val.jpg": "has a twin in data/val",
+    }
+    write_photos(photos.train, 1, classes=("sad",), seed=9)
+    assert "of_val.jpg" not in in_split(load_split(photos), "train")  # the choice stays
+    assert {"of_val.jpg", "of_test.jpg"} <= in_split(split(photos), "train")  # and can be undone
+
+
+@pytest.mark.parametrize(
+    "count, fraction, complaint", [(1, 0.2, "too few different photos"), (3, 1.5, "between 0 and 1")]
+)
+def test_too_few_photos_to_split(paths, count, fraction, complaint):
+    write_photos(paths.train, count)
+    with pytest.raises(UserError, match=complaint):
+        split(paths, fraction=fraction)
+    assert not paths.split.exists()
+
+
+def test_every_class_validates_however_small(paths):
+    write_photos(paths.train, 2)
+    _, val = training_manifests(paths)
+    assert sorted(val["label"]) == ["anger", "happy", "sad"]
+
+
+def test_bad_files_are_left_out_with_their_reason(paths, capsys):
+    write_photos(paths.train, 10)
+    (paths.train / "README.txt").write_text("where the photos are from")
+    for n in range(4):
+        (paths.train / f"happy/bad{n}.png").write_bytes(b"")
+    (paths.val / "happy").mkdir(parents=True)
+    train, val = training_manifests(paths)
+    assert (len(train), len(val)) == (24, 6)
+    told = capsys.readouterr().out
+    assert "Left out 5 of 35 files" in told
+    assert "bad0.png: empty file" in told
+    assert "train/happy/bad0.png,train,0,0,empty file\n" in paths.split.read_text()
+
+    write_photos(paths.train, 1, classes=("happy",), seed=4)
+    (paths.train / "happy/happy_000.jpg").rename(paths.train / "happy/bad0.png")  # mended
+    train, val = training_manifests(paths)
+    assert "bad0.png" in names(train) | names(val)
+
+
+def test_a_class_or_a_val_folder_without_readable_photos_is_named(paths):
+    write_photos(paths.train, 10)
+    write_photos(paths.val, 2)
+    for path in paths.val.rglob("*.jpg"):
+        path.write_bytes(b"broken")
+    train, val = training_manifests(paths)  # as without data/val: a fifth of data/train validates
+    assert (len(train), len(val)) == (24, 6)
+    for path in (paths.train / "anger").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match="anger has no readable photos"):
+        training_manifests(paths)
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        (("path,split", "file,split"), "lacks the column 'path'"),
+        ((",val,", ",validation,"), "'validation'; mend the line"),
+        (("anger_001.jpg", "anger_000.jpg"), r"names train/anger/anger_000.jpg twice"),
+        ((",train,0,", ",train,x,"), "no number in 'group' of train/"),
+        (("path,", '"path,'), "cannot be read"),
+    ],
+)
+def test_a_broken_csv_is_one_sentence(photos, change, complaint):
+    split(photos)
+    broken = photos.split.read_text().replace(*change)
+    photos.split.write_text(broken)
+    with pytest.raises(UserError, match=complaint):
+        training_manifests(photos)
+    assert photos.split.read_text() == broken
+
+
+def test_the_summary_counts_everything_once(photos):
+    write_photos(photos.test, 3, seed=6)
+    shutil.copy(photos.train / "happy/happy_000.jpg", photos.test / "happy/leak.jpg")
+    (photos.train / "sad/empty.jpg").write_bytes(b"")
+    (photos.test / "sad/empty.png").write_bytes(b"")
+    (photos.test / "sad/words.jpg").write_bytes(b"words")
+    assert summarize_split(split(photos), photos).T.to_dict("list") == {
+        "files": [71, 12, 83],
+        "left out: empty file": [1, 1, 2],
+        "left out: not an image": [0, 1, 1],
+        "photos to train": [56, 0, 56],
+        "photos to val": [14, 0, 14],
+        "photos to test": [0, 10, 10],
+        "photos with a twin": [20, 1, 21],
+        "photos to val or test with a twin to train": [0, 1, 1],
+        "groups of twins": [10, 1, 10],
+    }
+
+
+class TestRelabel:
+    def test_labels_are_laid_over_and_told(self, photos, capsys):
+        (photos.data / "relabel.csv").write_text(
+            "path,given,label\ntrain/sad/sad_000.jpg,sad,happy\ntrain/sad/sad_001.jpg,sad,\n"
+            "train/sad/sad_002.jpg,sad,sad\n"
+        )
+        labels = pd.concat(training_manifests(photos)).set_index("path")["label"]
+        assert labels[(photos.train / "sad/sad_000.jpg").as_posix()] == "happy"
+        assert labels[(photos.train / "sad/sad_001.jpg").as_posix()] == "sad"
+        assert "relabel.csv changes the labels of 1 photos" in capsys.readouterr().out
+        as_given = pd.concat(training_manifests(photos, relabel=False))
+        assert set(as_given["label"].value_counts()) == {30, 20}
+
+    def test_photos_to_test_on_keep_their_label(self, photos, capsys):
+        write_photos(photos.test, 2, seed=5)
+        (photos.data / "relabel.csv").write_text(
+            "path,label\ntrain/sad/sad_000.jpg,happy\ntest/sad/sad_000.jpg,happy\n"
+        )
+        training_manifests(photos)
+        told = capsys.readouterr().out
+        assert "changes the labels of 1 photos (1 train, 0 val)" in told
+        assert "1 photos to test on keep their folder's label" in told
+
+    @pytest.mark.parametrize(
+        "lines, complaint",
+        [
+            ("train/sad/sad_000.jpg,glad", "'glad', which is no class; choose one of anger, happy, sad"),
+            ("train/sad/none.jpg,happy", "none.jpg, which is not in data/"),
+            ("train/sad/sad_000.jpg,happy\ntrain/sad/sad_000.jpg,anger", "twice"),
+        ],
+    )
+    def test_mistakes_are_one_sentence(self, photos, lines, complaint):
+        (photos.data / "relabel.csv").write_text("path,label\n" + lines + "\n")
+        with pytest.raises(UserError, match=complaint):
+            training_manifests(photos)
+
+    def test_not_utf8_is_told(self, photos):
+        (photos.data / "relabel.csv").write_bytes("path,label\ntrain/грусть/1.jpg,happy\n".encode("cp1251"))
+        with pytest.raises(UserError, match="not UTF-8"):
+            training_manifests(photos)

@@ -1,0 +1,165 @@
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emo.data.manifest import class_names
+from emo.errors import UserError
+from emo.evaluation.evaluate import report
+from emo.evaluation.model_card import write_card
+from emo.experiments import Experiment, get_experiment
+from emo.inference.classifier import Classifier, load_classifier
+from emo.inference.ensemble import Committee
+from emo.models.build import build_model, save_model
+from tests.fixtures import COLORS, answers, random_answers
+
+NAMES = tuple(COLORS)
+EXPERIMENT = get_experiment("10", backbone="vgg16", weights=None, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(EXPERIMENT, 3)
+
+
+@pytest.fixture
+def classifier(model, dataset) -> Classifier:
+    metadata = {
+        "class_names": NAMES,
+        "experiment": EXPERIMENT.__dict__,
+        "val_accuracy": 0.443,
+        "best_epoch": 7,
+        "date": "2026-11-23T10:00:00",
+        "versions": "Python 3.13 · Keras 3.13.2",
+        "preprocessing": "inside the model (caffe); feed RGB in 0–255",
+    }
+    path = dataset.model / "emo_classificator_best_1_vgg16_e20_aug1_acc44.h5"
+    save_model(model, path, metadata)
+    return load_classifier(path)
+
+
+@pytest.fixture
+def made():
+    table = random_answers(200)
+    return report(table, NAMES, model="a.h5", split="test", leaked=table.path[:7], temperature=1.8)
+
+
+def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, made):
+    dataset.dataset_record.write_text(
+        '{"source": "https://drive.google.com/uc?id=1", "sha256": "abc", "fetched": "2026-11-20T01:02:03"}'
+    )
+    card = write_card(classifier, made, dataset)
+    assert card == classifier.path.with_suffix(".md")
+    text = card.read_text(encoding="utf-8")
+    for said in (
+        "vgg16 that names the expression on a face: anger, happy, sad.",
+        "32 × 32 px; preprocessing inside the model",
+        "Validation accuracy when it was saved: 44.3%, epoch 7",
+        "https://drive.google.com/uc?id=1 on 2026-11-20, SHA-256 `abc`",
+        "| class | train | test |",
+        "| anger | 12 | 4 |",
+        "| all | 36 | 12 |",
+        f"On 200 test photos, `a.h5`: accuracy **{made.accuracy:.1%}**",
+        f"Without the 7 whose twin is in training: {made.without_twins.accuracy:.1%}",
+        f"| sad | {made.per_class.photos['sad']} | {made.per_class.precision['sad']:.1%} |",
+        f"Calibration error {made.ece:.3f}",
+        f"by 1.80 makes that {made.calibrated_ece:.3f}",
+        f"| 50.0% | {made.coverage.threshold[0.5]:.1%} | {made.coverage.accuracy[0.5]:.1%} |",
+        "with the seed 42",
+        "## Limits",
+        "## Responsible use",
+        "AI Act, Art. 5(1)(f)",
+    ):
+        assert said in text
+    settings = re.search("```json\n(.*?)```", text, re.DOTALL).group(1)
+    assert Experiment.from_json(settings) == EXPERIMENT
+    assert "Undefined" not in text
+    assert "\n\n\n" not in text
+
+
+def test_the_split_is_told_from_what_lies_in_data(classifier, dataset, made):
+    (dataset.val / "sad").mkdir(parents=True)
+    (dataset.val / "sad" / "1.jpg").write_bytes(next(dataset.train.rglob("*.jpg")).read_bytes())
+    assert "those in `data/val`" in write_card(classifier, made, dataset).read_text(encoding="utf-8")
+    split = pd.DataFrame(
+        {
+            "path": list("abcd"),
+            "split": ["train", "train", "val", "train"],
+            "group": [0] * 4,
+            "bytes": [1] * 4,
+            "left_out": ["", "", "", "blurred, and no face"],
+        }
+    )
+    split.to_csv(dataset.data / "split.csv", index=False, sep=";")  # as a European Excel saves it
+    text = write_card(classifier, made, dataset).read_text(encoding="utf-8")
+    assert "By `data/split.csv`: 2 train, 1 val photos." in text
+
+
+def test_where_the_models_folder_takes_no_card_it_goes_into_model(classifier, dataset, made, tmp_path):
+    elsewhere = Classifier(classifier.model, NAMES, classifier.metadata, Path("/proc/shared.h5"))
+    assert write_card(elsewhere, made, dataset) == dataset.model / "shared.md"
+    assert write_card(elsewhere, made, dataset) == dataset.model / "shared.md"
+
+
+def test_a_folder_on_somebodys_machine_is_not_told(classifier, dataset, made):
+    dataset.dataset_record.write_text('{"source": "/home/ivan/secret/faces.zip"}')
+    text = write_card(classifier, made, dataset).read_text(encoding="utf-8")
+    assert "Fetched from faces.zip." in text
+    assert "ivan" not in text
+
+
+def test_an_edited_card_is_kept_and_an_unedited_one_replaced(classifier, dataset, made):
+    card = write_card(classifier, made, dataset)
+    other = report(random_answers(90), NAMES)
+    assert write_card(classifier, other, dataset) == card
+    assert "On 90  photos" not in card.read_text(encoding="utf-8")
+    assert "On 90 photos" in card.read_text(encoding="utf-8")
+    for edited in (card.read_text(encoding="utf-8").replace("## Limits", "## Bounds"), "# mine\n", ""):
+        card.write_text(edited, encoding="utf-8")
+        second = write_card(classifier, made, dataset)
+        assert second.name == f"{card.stem}_2.md"
+        assert card.read_text(encoding="utf-8") == edited
+    second.write_bytes(second.read_bytes().replace(b"\n", b"\r\n"))  # as git may on Windows: no edit
+    assert write_card(classifier, made, dataset) == second
+
+
+def test_data_of_another_project_is_not_taken_for_the_models(classifier, dataset, made):
+    (dataset.train / "sad").rename(dataset.train / "joy")
+    text = write_card(classifier, made, dataset).read_text(encoding="utf-8")
+    assert "neither the file nor the project says" in text
+    assert "joy" not in text
+    assert not dataset.class_names.exists()  # a card changes nothing in data/
+
+
+def test_a_file_that_says_nothing_of_itself_has_a_card_too(model, paths):
+    path = paths.model / "old.h5"
+    save_model(model, path, {})
+    table = answers(["sad"], [(1, 0, 0)])
+    text = write_card(Classifier(model, NAMES, {}, path), report(table, NAMES), paths).read_text("utf-8")
+    assert "A convolutional network that names" in text
+    assert "The file does not say how it was trained." in text
+    assert "It was not checked whether" in text
+    assert "Undefined" not in text
+
+
+def test_names_from_outside_cannot_break_the_card(model, paths):
+    names = ("a|b", "<script>x</script>", "*c* [d](http://x.y)\n# e")
+    path = paths.model / "x.h5"
+    metadata = {"experiment": {"backbone": "vgg16", "name": "```\n# broken out"}, "versions": "<b>1</b>"}
+    table = answers([*names, names[1]], [(1, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 0)], names)
+    text = write_card(Classifier(model, names, metadata, path), report(table, names), paths).read_text(
+        "utf-8"
+    )
+    assert r"| a\|b | 1 |" in text
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert r"\*c\* \[d\](http://x.y) \# e" in text
+    assert "\n# broken out" not in text
+    assert text.count("```") == 2
+
+
+def test_a_committee_has_no_card(classifier, dataset, made):
+    assert class_names(dataset) == NAMES
+    with pytest.raises(UserError, match="A card lies beside one"):
+        write_card(Committee([classifier]), made, dataset)

@@ -1,0 +1,215 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from emo.errors import UserError
+from emo.evaluation.comparison import compare
+from emo.evaluation.evaluate import report
+from emo.evaluation.report_file import read_report, save_report
+from tests.fixtures import COLORS, answers, random_answers, write_photos
+
+NAMES = tuple(COLORS)
+HOSTILE = "<script>alert('1')</script>"
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: elements with their attributes, and the text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def images(self, kind: str) -> list[Image.Image | bytes]:
+        start = f"data:image/{kind};base64,"
+        sources = [attrs["src"] for tag, attrs in self.elements if tag == "img"]
+        return [base64.b64decode(source[len(start) :]) for source in sources if source.startswith(start)]
+
+
+def read(path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def made(dataset):
+    """A report on real photos, a third of them named wrong, one with a twin in training."""
+    files = sorted(dataset.test.rglob("*.jpg"))
+    rows = [np.roll([0.7, 0.2, 0.1], place + (index % 3 == 0)) for index, place in enumerate([0, 1, 2] * 4)]
+    table = answers([file.parent.name for file in files], rows).assign(path=[str(file) for file in files])
+    return report(table, NAMES, model="a.h5", split="test", leaked=files[:1], temperature=1.5)
+
+
+def test_the_page_shows_every_figure(made, tmp_path):
+    page = read(save_report(made, tmp_path))
+    for said in (
+        f"{made.accuracy:.1%}",
+        f"{made.balanced_accuracy:.1%}",
+        f"{made.macro_f1:.3f}",
+        f"{made.ece:.3f}",
+        f"{made.calibrated_ece:.3f} at temperature 1.50",
+        "12 test photos",
+        "right for 33.3% of these photos",
+        "Without the 1 whose twin",
+        f"{made.without_twins.accuracy:.1%}",
+        *NAMES,
+    ):
+        assert said in page.text
+    assert len(page.images("svg+xml")) == 2
+
+
+def test_the_page_shows_the_surest_mistakes_small(made, tmp_path):
+    wrong = len(made.mistakes)
+    thumbnails = read(save_report(made, tmp_path)).images("jpeg")
+    assert len(thumbnails) == wrong > 3
+    first = Image.open(BytesIO(thumbnails[0]))
+    assert first.size == (96, 96)
+    expected = COLORS[made.mistakes.label[0]]
+    np.testing.assert_allclose(np.asarray(first).mean(axis=(0, 1)), expected, atol=12)
+    assert len(read(save_report(made, tmp_path, photos=3)).images("jpeg")) == 3
+    assert read(save_report(made, tmp_path, photos=0)).images("jpeg") == []
+
+
+def test_a_report_without_its_photos_or_without_mistakes_is_whole(tmp_path):
+    gone = report(random_answers(50), NAMES)
+    page = read(save_report(gone, tmp_path))
+    assert page.images("jpeg") == []
+    assert gone.mistakes.path[0].split("/")[-1] in page.text
+    perfect = report(answers(["sad"], [(0, 0, 1)]), NAMES)
+    text = read(save_report(perfect, tmp_path / "new" / "folder")).text
+    assert "every answer is right" in text
+    assert "1 photo ·" in text
+
+
+def test_it_asks_nothing_of_the_net_and_runs_nothing(made, tmp_path):
+    text = save_report(made, tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    links = [attrs[name] for _, attrs in page.elements for name in ("src", "href") if name in attrs]
+    assert links
+    assert all(link.startswith("data:") for link in links)
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert "url(" not in text
+    assert "@import" not in text
+    policy = next(attrs["content"] for tag, attrs in page.elements if "http-equiv" in attrs)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_names_from_outside_stay_text(tmp_path):
+    names = (HOSTILE, '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "грусть & радость")
+    table = answers([names[0], names[1], names[2], names[3]], np.roll(np.eye(4), 1, axis=1), names)
+    table["path"] = [f"/photos/{number}/{HOSTILE.replace('/', '')}'\".jpg" for number in range(4)]
+    path = save_report(report(table, names, model=f"{HOSTILE}.h5"), tmp_path)
+    assert path.parent == tmp_path
+    page = read(path)
+    tags = [tag for tag, _ in page.elements]
+    assert "script" not in tags
+    assert tags.count("img") == 2  # the two figures
+    assert not [attrs for _, attrs in page.elements if "onerror" in attrs]
+    for name in names:
+        assert name in page.text
+    assert list(read_report(path.with_suffix(".json")).confusion.index) == list(names)
+
+
+def test_nothing_is_overwritten(made, tmp_path):
+    first = save_report(made, tmp_path)
+    assert first.name == "a_report.html"
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("a_report*")}
+    second = save_report(made, tmp_path)
+    assert second.name == "a_report_2.html"
+    second.unlink()
+    third = save_report(made, tmp_path)  # its JSON alone still takes the number
+    assert third.name == "a_report_3.html"
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert sorted(before) == ["a_report.html", "a_report.json"]
+
+
+def test_the_file_is_called_after_the_model(tmp_path):
+    table = random_answers(3)
+    for model, name in (
+        ("mean of 2: a.h5, b c.h5 + flip", "mean_of_2_a_b_c_flip_report.html"),
+        ("../../etc/passwd", "etc_passwd_report.html"),
+        ("", "model_report.html"),
+    ):
+        assert save_report(report(table, NAMES, model=model), tmp_path, photos=0) == tmp_path / name
+
+
+def test_json_reads_back_as_the_same_report(made, tmp_path):
+    path = save_report(made, tmp_path).with_suffix(".json")
+    again = read_report(path)
+    assert str(again) == str(made)
+    assert (again.model, again.split, again.temperature) == ("a.h5", "test", 1.5)
+    assert again.accuracy == made.accuracy
+    assert again.ece == made.ece
+    assert again.without_twins.interval == made.without_twins.interval
+    pd.testing.assert_frame_equal(again.per_class, made.per_class)
+    pd.testing.assert_frame_equal(again.confusion, made.confusion)
+    pd.testing.assert_frame_equal(again.coverage, made.coverage)
+    columns = ["label", "emotion", "confidence", *NAMES]
+    pd.testing.assert_frame_equal(again.predictions[columns], made.predictions[columns])
+    assert compare(again, made).difference == 0
+    # and once more, though its photos are now known by a relative path alone
+    assert str(read_report(save_report(again, tmp_path).with_suffix(".json"))) == str(made)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_json_keeps_every_digit(tmp_path, dtype):
+    table = random_answers(40)
+    table[["confidence", *NAMES]] = table[["confidence", *NAMES]].astype(dtype)
+    path = save_report(report(table, NAMES), tmp_path, photos=0).with_suffix(".json")
+    kept = read_report(path).predictions
+    assert (kept[list(NAMES)].to_numpy() == table[list(NAMES)].to_numpy()).all()
+
+
+def test_json_says_figures_origin_and_nothing_of_the_machine(made, tmp_path):
+    text = save_report(made, tmp_path).with_suffix(".json").read_text(encoding="utf-8")
+    saved = json.loads(text)
+    assert (saved["schema"], saved["model"], saved["photos"]) == (1, "a.h5", 12)
+    assert saved["accuracy"] == made.accuracy
+    assert saved["interval"] == list(made.interval)
+    assert saved["confusion"] == made.confusion.to_numpy().tolist()
+    assert saved["without_twins"]["photos"] == 11
+    assert [row[1] for row in saved["predictions"]] == [True] + [False] * 11
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", saved["date"])
+    assert "Keras" in saved["versions"]
+    assert str(tmp_path) not in text
+    assert saved["predictions"][0][0] == "test/anger/anger_000.jpg"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no json", "is no report"),
+        (b"[]", "is no report"),
+        (b'{"schema": 1}', "is no report"),
+        (b'{"schema": 2}', "has schema 2"),
+        (b"\xff\xfe", "is no report"),
+        (None, "There is no report"),
+    ],
+)
+def test_another_file_is_no_report(tmp_path, content, says):
+    path = tmp_path / "other.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        read_report(path)
+
+
+def test_photos_in_one_folder_keep_their_names(tmp_path):
+    write_photos(tmp_path / "test", 2, classes=("sad",))
+    files = sorted((tmp_path / "test").rglob("*.jpg"))
+    table = answers(["sad"] * 2, [(0, 1, 0)] * 2).assign(path=[str(file) for file in files])
+    page = read(save_report(report(table, NAMES), tmp_path))
+    assert "sad_000.jpg" in page.text
+    assert len(page.images("jpeg")) == 2

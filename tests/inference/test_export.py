@@ -1,0 +1,150 @@
+"""Each file is opened by its own runtime, as whoever is handed it would."""
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from emo.errors import UserError
+from emo.experiments import get_experiment
+from emo.inference import export as exporting
+from emo.inference.classifier import Classifier, load_classifier
+from emo.inference.ensemble import Committee
+from emo.inference.export import export_table
+from emo.models.build import build_model, computing_in, save_model
+
+KINDS = ("tflite", "onnx", "savedmodel")
+NAMES = ("anger", "happy", "грусть")
+
+
+def small(folder: Path, scale: float = 1.0, policy: str = "float32") -> Classifier:
+    """A network that looks at edges and colours in places, so that a mirror image is another picture."""
+    keras.utils.set_random_seed(1)
+    with computing_in(policy):
+        pictures = keras.Input((32, 32, 3))
+        x = keras.layers.Rescaling(scale / 127.5, -1.0)(pictures)
+        x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.Flatten()(x)
+        dense = keras.layers.Dense(3, activation="softmax", dtype="float32", kernel_initializer="he_normal")
+        model = keras.Model(pictures, dense(x))
+    return Classifier(model, NAMES, {}, folder / "small.h5")
+
+
+@pytest.fixture
+def classifier(tmp_path) -> Classifier:
+    return small(tmp_path)
+
+
+@pytest.fixture
+def photos() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (5, 32, 32, 3)).astype(np.float32)
+
+
+def answers(path: Path, photos: np.ndarray) -> np.ndarray:
+    if path.is_dir():
+        network = tf.saved_model.load(str(path)).signatures["serving_default"]
+        return network(rgb_0_255=tf.constant(photos))["probabilities"].numpy()
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return session.run(["probabilities"], {"rgb_0_255": photos})[0]
+    with pytest.warns(UserWarning, match="deprecated"):
+        interpreter = tf.lite.Interpreter(str(path))
+    return interpreter.get_signature_runner()(rgb_0_255=photos)["probabilities"]
+
+
+def class_names(path: Path) -> list[str]:
+    if path.is_dir():
+        return (path / "assets" / "class_names.txt").read_text(encoding="utf-8").splitlines()
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("class_names.txt").decode().splitlines()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_answers_as_the_model_does(kind, classifier, photos, tmp_path, capfd, recwarn):
+    written = classifier.export(kind)
+    told = capfd.readouterr()
+    assert written.path.parent == tmp_path and written.path.name.startswith("small")
+    assert f"Written: {written.path}" in told.out and "32 × 32 px" in told.out
+    assert told.err == "" and not [w for w in recwarn if issubclass(w.category, UserWarning)]
+    assert 0 <= written.difference < 1e-5
+    expected = classifier.probabilities(photos)
+    assert np.ptp(expected, axis=0).max() > 0.1  # it does tell the photos apart
+    np.testing.assert_allclose(answers(written.path, photos), expected, atol=1e-5)
+    np.testing.assert_allclose(answers(written.path, photos[:1]), expected[:1], atol=1e-5)
+    assert class_names(written.path) == list(NAMES)
+    assert [file.name for file in tmp_path.iterdir()] == [written.path.name]  # no draft is left
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_overwritten(kind, classifier, tmp_path):
+    mine = tmp_path / f"small{exporting.ENDINGS[kind]}"
+    mine.write_text("mine")
+    written = classifier.export(kind)
+    assert mine.read_text() == "mine"
+    assert written.path.stem.endswith("_2") and written.path.exists()
+    again = classifier.export(kind, written.path)
+    assert again.path != written.path and class_names(written.path) == class_names(again.path)
+
+
+def test_flip_and_float32_go_with_it(tmp_path, photos):
+    half = small(tmp_path, policy="mixed_bfloat16")
+    full = small(tmp_path).with_flip()
+    full.model.set_weights(half.model.get_weights())
+    written = half.with_flip().export("tflite", pictures=list(photos))
+    np.testing.assert_allclose(answers(written.path, photos), full.probabilities(photos), atol=1e-5)
+    assert np.abs(full.probabilities(photos) - half.probabilities(photos)).max() > 0.01
+
+
+def test_a_model_that_gives_no_numbers_leaves_no_file(tmp_path):
+    with pytest.raises(UserError, match=r"small\.tflite was not written"):
+        small(tmp_path, scale=np.inf).export("tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_told_in_a_sentence(classifier, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="'coreml'; choose one of tflite, onnx, savedmodel"):
+        classifier.export("coreml")
+    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+        classifier.export("tflite", tmp_path / "nowhere" / "a.tflite")
+    with pytest.raises(UserError, match=r"/proc .*give another path"):  # where nobody can write
+        classifier.export("tflite", "/proc/a.tflite")
+    with pytest.raises(UserError, match="each of its members"):
+        Committee([classifier]).export("tflite")
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install tf2onnx onnxruntime"):
+        classifier.export("onnx")
+
+
+def test_the_table_says_how_large_and_how_fast(classifier, tmp_path):
+    save_model(classifier.model, classifier.path, {})
+    written = [classifier.export(kind) for kind in KINDS]
+    table = export_table(classifier, written, repeats=3)
+    assert list(table.format) == ["keras", *KINDS]
+    assert table.MB[0] == pytest.approx(classifier.path.stat().st_size / 1e6)
+    assert table.MB[1] == pytest.approx(written[0].path.stat().st_size / 1e6)
+    assert table["ms a photo"].between(0.001, 10_000).all()
+    assert list(table["max difference"][1:]) == [one.difference for one in written]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["1", "2", "6"])  # ResNet50, VGG16, Xception
+def test_the_seeds_backbones_export(number, tmp_path):
+    experiment = get_experiment(number, weights=None, image_size=96)
+    model = build_model(experiment, len(NAMES))
+    file = tmp_path / f"{experiment.backbone}.h5"
+    save_model(model, file, {"class_names": NAMES, "experiment": dataclasses.asdict(experiment)})
+    for kind in KINDS:
+        assert load_classifier(file).export(kind).difference < 1e-4

@@ -1,0 +1,636 @@
+"""The files in tests/files are real: TensorFlow 2.3 and Keras 3.15 saved them (tools/fixtures/*.py)."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from emo.errors import UserError
+from emo.experiments import get_experiment
+from emo.inference.classifier import load_classifier
+from emo.models.backbones import BACKBONES
+from emo.models.build import build_model, preprocess, save_model
+from emo.models.h5_config import parse
+from emo.models.h5_loader import load_model
+from tests.fixtures import picture
+
+DATA = Path(__file__).parents[1] / "files"
+FLATTEN_NESTED = "emo_classificator_best_201219121553_resnet50_e10_aug0_acc34"
+CONV5_NESTED = "emo_classificator_best_210105121553_resnet50_e20_aug1_acc44"
+FLATTEN_FLAT = "emo_classificator_best_201222121553_vgg16_e10_aug0_acc14"
+DENSE_FLAT = "emo_classificator_best_201230121553_xception_e20_aug1_acc34"
+TWO_DENSE_CALLED = "emo_classificator_best_201228121553_xception_e17_aug1_acc26"
+NINE = ["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise", "uncertain"]
+SEVEN = [name for name in NINE if name not in ("contempt", "uncertain")]
+
+
+@pytest.fixture
+def project(paths):
+    """Gives a copy of a file of tests/files in the model/ of a project whose class_names.txt is there."""
+    paths.class_names.write_text("\n".join(NINE))
+
+    def copy(name: str, under: str | None = None) -> Path:
+        return Path(shutil.copy(DATA / f"{name}.h5", paths.model / f"{under or name}.h5"))
+
+    return copy
+
+
+def assert_answers(classifier, name: str, tolerance=1e-4):
+    """The probabilities are those of the Keras that saved the file."""
+    known = np.load(DATA / f"{name}.npz")
+    pictures = known["pictures"]
+    if pictures.shape[-1] == 1:
+        pictures = np.repeat(pictures, 3, axis=-1)
+    answers = classifier.probabilities(pictures)
+    np.testing.assert_allclose(answers, known["probabilities"], atol=tolerance)
+    assert np.ptp(answers, axis=0).max() > 1e-3  # or any network would do
+
+
+def change_config(file: Path, change) -> Path:
+    """`change(config)` alters the network's config in the file, or gives another."""
+    with h5py.File(file, "a") as h5:
+        config = json.loads(h5.attrs["model_config"])
+        config = change(config) or config
+        h5.attrs["model_config"] = json.dumps(config)
+    return file
+
+
+def layer_of(config: dict, name: str) -> dict:
+    """The layer of that name or class, in the network or one inside it."""
+    for layer in config["config"]["layers"]:
+        if name in (layer["class_name"], layer["config"]["name"]):
+            return layer
+        if "layers" in layer["config"]:
+            try:
+                return layer_of(layer, name)
+            except StopIteration:
+                pass
+    raise StopIteration
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (FLATTEN_NESTED, "backbone resnet50 (from its layers), caffe"),
+        (CONV5_NESTED, "backbone resnet50 (from its layers), caffe"),
+        (FLATTEN_FLAT, "backbone vgg16 (from the file name), caffe"),
+        (DENSE_FLAT, "backbone xception (from the file name), tf"),
+        (TWO_DENSE_CALLED, "backbone xception (from its layers), tf"),
+    ],
+)
+def test_the_seeds_files_open_as_they_are_and_answer_as_keras_2_did(project, name, told):
+    classifier = load_classifier(project(name))
+    assert_answers(classifier, name)
+    assert classifier.class_names == tuple(NINE)
+    assert repr(classifier) == (
+        f"{name}.h5: 9 classes, 12 px; {told} preprocessing outside the model (assumed), "
+        "classes from data/class_names.txt"
+    )
+    assert classifier.predict(picture((200, 40, 40), 0)).emotion[0] in NINE
+
+
+def test_a_file_of_a_newer_keras_opens_and_answers_the_same(project):
+    classifier = load_classifier(project("newer_keras"))
+    assert_answers(classifier, "newer_keras")
+    assert repr(classifier) == "newer_keras.h5: 3 classes, 16 px, validation accuracy 50.0%"
+
+
+def test_a_grey_network_answers_for_colour_pictures(project):
+    file = project("keras2_grey")
+    with pytest.raises(UserError, match=r"keras2_grey\.h5 .* pass preprocessing=, how they were .*rescale"):
+        load_classifier(file)
+    with pytest.raises(UserError, match="'caffe' is for RGB, but"):
+        load_classifier(file, preprocessing="caffe")
+    classifier = load_classifier(file, SEVEN, preprocessing="tf")
+    assert_answers(classifier, "keras2_grey")
+    photo = picture((200, 40, 40), 0, size=48)
+    answers = classifier.predict([photo, photo.convert("L")])[SEVEN].to_numpy()
+    np.testing.assert_allclose(answers[0], answers[1], atol=0.01)  # Pillow rounds its grey to whole levels
+
+
+def test_a_network_that_scales_inside_and_gives_logits(project):
+    classifier = load_classifier(project("keras2_logits"), class_names=NINE[:5])
+    assert_answers(classifier, "keras2_logits")
+    assert "no preprocessing outside the model (its first layer scales), classes as given" in repr(classifier)
+
+
+def test_what_a_stranger_must_be_told_is_asked_at_once(project, paths):
+    paths.class_names.unlink()
+    file = change_config(project("keras2_grey", "any"), any_size)
+    with pytest.raises(
+        UserError, match=r"any\.h5 .*pass class_names=.*; image_size=.*; preprocessing="
+    ) as told:
+        load_classifier(file)
+    assert str(told.value).count("\n") == 0
+    with pytest.raises(UserError, match=r"image_size='big': any\.h5 takes 1 to 1024 px"):
+        load_classifier(file, SEVEN, "big", "tf")
+    assert_answers(load_classifier(file, SEVEN, 48, "tf"), "keras2_grey")
+
+
+def any_size(config):
+    for layer in config["config"]["layers"]:
+        if "batch_input_shape" in layer["config"]:
+            layer["config"]["batch_input_shape"][1:3] = None, None
+
+
+def test_everything_that_is_found_can_be_given(project, tmp_path):
+    file = project(DENSE_FLAT, "model")  # whose name tells no backbone
+    pictures = np.load(DATA / f"{DENSE_FLAT}.npz")["pictures"]
+    with pytest.raises(UserError, match=r"pass preprocessing="):
+        load_classifier(file)
+    assert_answers(load_classifier(file, backbone="xception"), DENSE_FLAT)
+    (tmp_path / "names.txt").write_text("\n".join(reversed(NINE)))
+    rescaled = load_classifier(file, tmp_path / "names.txt", 12, "rescale")
+    assert rescaled.class_names == tuple(reversed(NINE))
+    prepared = load_classifier(file, preprocessing="none").probabilities(pictures / 255)
+    np.testing.assert_allclose(rescaled.probabilities(pictures), prepared, atol=1e-6)
+    assert "rescale preprocessing outside the model (as given), classes from " in repr(rescaled)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"class_names": NINE[:7]}, "has 9 outputs but 7 class names.*pass class_names=, 9 names"),
+        ({"class_names": ["a"] * 9}, "each once"),
+        ({"class_names": "nowhere.txt"}, "class_names='nowhere.txt': there is no such file"),
+        ({"class_names": 9}, "to be a list of names"),
+        ({"image_size": 224}, "image_size=224: .* takes 12 px"),
+        (
+            {"preprocessing": "imagenet"},
+            "preprocessing='imagenet' is unknown.*none, tf, rescale, caffe, grey, torch",
+        ),
+        ({"backbone": "resnet18"}, "backbone='resnet18' is unknown"),
+    ],
+)
+def test_what_is_given_wrong(project, given, says):
+    with pytest.raises(UserError, match=says):
+        load_classifier(project(CONV5_NESTED), **given)
+
+
+def test_names_in_the_project_that_are_another_datasets(project, paths):
+    paths.class_names.write_text("\n".join(SEVEN))
+    with pytest.raises(
+        UserError, match=r"9 outputs but 7 class names \(from data/class_names.txt\): pass class"
+    ):
+        load_classifier(project(CONV5_NESTED))
+
+
+def test_what_train_saved_says_it_all_itself(project, paths):
+    file = project("newer_keras")
+    assert load_classifier(file, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
+    with pytest.raises(UserError, match=r"newer_keras\.h5 has its preprocessing inside"):
+        load_classifier(file, preprocessing="caffe")
+    with h5py.File(file, "a") as h5:
+        del h5.attrs["emo_classificator"]  # as Keras does when it saves a model again
+    paths.class_names.write_text("anger\nhappy\nsad")
+    again = load_classifier(file)
+    assert "no preprocessing outside the model (its first layer scales)" in repr(again)
+    assert_answers(again, "newer_keras")
+
+
+def test_a_sequential_as_keras_wrote_it_before_tensorflow_had_it(project):
+    def as_list(config):
+        return {"class_name": "Sequential", "config": config["config"]["layers"][1:]}
+
+    file = change_config(project("keras2_grey"), as_list)
+    assert_answers(load_classifier(file, SEVEN, preprocessing="tf"), "keras2_grey")
+
+
+def test_layers_renamed_after_training_get_their_own_weights(project):
+    def rename(config):
+        return json.loads(json.dumps(config).replace("conv1_", "my_").replace("conv5_block3_", "mine_"))
+
+    file = change_config(project(CONV5_NESTED), rename)
+    assert_answers(load_classifier(file), CONV5_NESTED)
+
+
+def test_a_model_of_this_project_is_rebuilt_layer_by_layer(tmp_path):
+    experiment = get_experiment("10", backbone="vgg16", unfreeze="block5", weights=None, image_size=32)
+    model = build_model(experiment, 3)
+    save_model(model, tmp_path / "model.h5", {"class_names": ["a", "b", "c"]})
+    again, metadata = load_model(tmp_path / "model.h5")
+    assert metadata == {"class_names": ["a", "b", "c"]}
+    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
+    assert [weight.path for weight in again.trainable_weights] == [w.path for w in model.trainable_weights]
+    assert len(again.non_trainable_weights) == len(model.non_trainable_weights)
+    save_model(again, tmp_path / "again.h5", {})  # it is a plain Keras model still
+    assert (
+        keras.models.load_model(tmp_path / "again.h5", compile=False).count_params() == again.count_params()
+    )
+
+
+@pytest.mark.parametrize("application", ["EfficientNetB0", "MobileNetV2", "DenseNet121", "NASNetMobile"])
+@pytest.mark.slow
+def test_other_networks_of_keras_applications_open(application, tmp_path):
+    network = getattr(keras.applications, application)(
+        weights=None, input_shape=(64, 64, 3), include_top=False, pooling="avg"
+    )
+    outputs = keras.layers.Dense(3, activation="softmax")(network.output)
+    model = keras.Model(network.input, outputs)
+    model.save(tmp_path / "model.h5")
+    classifier = load_classifier(tmp_path / "model.h5", ["a", "b", "c"], preprocessing="none")
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3))
+    expected = model.predict(pictures, verbose=0)
+    np.testing.assert_allclose(classifier.probabilities(pictures), expected, atol=1e-5)
+
+
+def test_rescale_is_the_division_by_255():
+    images = keras.Input((4, 4, 3))
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3))
+    inside = keras.Model(images, preprocess(images, "rescale")).predict(pictures, verbose=0)
+    np.testing.assert_allclose(inside, pictures / 255, atol=1e-6)
+
+
+# files that cannot be opened
+
+
+def test_files_that_are_no_model(project, tmp_path):
+    with pytest.raises(UserError, match=r"no model file .*missing\.h5"):
+        load_classifier(tmp_path / "missing.h5")
+    with pytest.raises(UserError, match="no model file"):
+        load_classifier(tmp_path)
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(UserError, match=r"text\.h5.*damaged"):
+        load_classifier(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"] = [1, 2]
+    with pytest.raises(UserError, match=r"data\.h5 is an HDF5 file without a Keras model"):
+        load_classifier(tmp_path / "data.h5")
+    whole = project(CONV5_NESTED).read_bytes()
+    (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"half\.h5"):
+        load_classifier(tmp_path / "half.h5")
+    keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()]).save(tmp_path / "new.keras")
+    with pytest.raises(UserError, match=r"new\.keras is no \.h5: .*model\.save\('name\.h5'\)"):
+        load_classifier(tmp_path / "new.keras")
+
+
+def test_weights_without_their_network(project, tmp_path):
+    says = "holds weights without their network: .*load_weights"
+    with pytest.raises(UserError, match=says):
+        load_classifier(project("keras2_weights_only"))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.save_weights(tmp_path / "new.weights.h5")
+    with pytest.raises(UserError, match=says):
+        load_classifier(tmp_path / "new.weights.h5")
+
+
+def sigmoid(config):
+    layer_of(config, "dense_2")["config"]["activation"] = "sigmoid"
+
+
+def one_layer_twice(config):
+    inner = layer_of(config, "resnet50")
+    relu = layer_of(inner, "conv1_relu")
+    relu["inbound_nodes"].append(relu["inbound_nodes"][0])
+
+
+def in_a_circle(config):
+    layer_of(config, "conv1_pad")["inbound_nodes"][0][0][0] = "conv5_block3_out"
+
+
+def channels_first(config):
+    layer_of(config, "conv1_conv")["config"]["data_format"] = "channels_first"
+
+
+def newer_argument(config):
+    layer_of(config, "conv1_bn")["config"]["renorm"] = True
+
+
+def other_filters(config):
+    layer_of(config, "conv1_conv")["config"]["filters"] = 9
+
+
+def enormous(config):
+    layer_of(config, "dense_2")["config"]["units"] = 2**60
+
+
+def input_of(*shape):
+    def change(config):
+        config["config"]["layers"][0]["config"]["batch_input_shape"] = [None, *shape]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (sigmoid, "ends in 'dense_2', which gives no probabilities"),
+        (one_layer_twice, "calls its layer 'conv1_relu' 2 times"),
+        (in_a_circle, "nothing feeds its layer 'conv1_pad'"),
+        (channels_first, "channels_first"),
+        (newer_argument, "has renorm=True in a BatchNormalization layer"),
+        (other_filters, r"'conv1_conv' wants weights of \(7, 7, 3, 9\), the file has \(7, 7, 3, 8\)"),
+        (enormous, "has units='1152921504606846976'"),
+        (input_of(12, 20, 3), "takes pictures of 12 × 20 px"),
+        (input_of(12, 12, 4), "takes input of 12 × 12 × 4;"),
+        (input_of(3, 12, 12), r"takes input of 3 × 12 × 12 \(channels_first\)"),
+        (input_of(12), r"takes input of shape \(None, 12\), which is no picture"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_networks_that_are_no_classifiers_of_pictures(project, change, says):
+    with pytest.raises(UserError, match=says):
+        load_classifier(change_config(project(CONV5_NESTED), change))
+
+
+# files that would run code
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """A file that exists as soon as code from a model file has run."""
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists()
+
+
+class _Writes:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_is_not_read(canary, tmp_path):
+    (tmp_path / "model.h5").write_bytes(pickle.dumps(_Writes(canary)))
+    with pytest.raises(UserError, match=r"model\.h5 is no \.h5 model"):
+        load_classifier(tmp_path / "model.h5", NINE)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_lambda_does_not_run(canary, tmp_path, nested):
+    place = str(canary)
+    evil = keras.layers.Lambda(lambda x: (Path(place).touch(), x)[1], output_shape=(12, 12, 3))
+    network = [keras.Input((12, 12, 3)), evil, keras.layers.Flatten()]
+    if nested:
+        network = [keras.Input((12, 12, 3)), keras.Sequential(network)]
+    model = keras.Sequential([*network, keras.layers.Dense(9, activation="softmax")])
+    model.save(tmp_path / "model.h5")
+    model(np.zeros((1, 12, 12, 3)))
+    canary.unlink()  # it is there: the lambda does what it is to be kept from
+    with pytest.raises(UserError, match="'Lambda', which can run code from the file: it was not opened"):
+        load_classifier(tmp_path / "model.h5", NINE, preprocessing="none")
+
+
+@keras.saving.register_keras_serializable("mine")
+class _Registered(keras.layers.Dense):
+    """What a notebook may have registered: a file must not reach it."""
+
+    def __init__(self, *args, **kwargs):
+        raise AssertionError("a class that the file names was called")
+
+
+EVIL = {
+    "module": "os",
+    "class_name": "system",
+    "config": {"command": "touch {}"},
+    "registered_name": "system",
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"class_name": "Lambda", "config": {"name": "x", "function": ["4wAAAA=="]}}, "'Lambda'"),
+        ({"class_name": "mine>_Registered", "config": {"name": "x", "units": 9}}, "'mine>_Registered'"),
+        (
+            {
+                "class_name": "Dense",
+                "config": {"name": "x", "units": 9},
+                "registered_name": "mine>_Registered",
+            },
+            "'mine>_Registered'",
+        ),
+        ({"class_name": "Dense", "config": {"name": "x", "units": 9}, "module": "os"}, r"'os\.Dense'"),
+        ({"class_name": "eval", "config": {"name": "x"}, "module": "builtins"}, r"'builtins\.eval'"),
+        ({"class_name": "TFOpLambda", "config": {"name": "x", "function": "io.write_file"}}, "'TFOpLambda'"),
+        ({"class_name": "TFSMLayer", "config": {"name": "x", "filepath": "/"}}, "'TFSMLayer'"),
+        ({"class_name": "Dense", "config": {"name": "x", "units": 9, "activation": EVIL}}, "activation="),
+        (
+            {"class_name": "Dense", "config": {"name": "x", "units": 9, "activation": "os.abort"}},
+            "activation=",
+        ),
+        ({"class_name": "Dense", "config": {"name": "x", "units": EVIL}}, "units="),
+        ({"class_name": "__lambda__", "config": {"value": ""}}, "'__lambda__'"),
+        ({"class_name": "TimeDistributed", "config": {"name": "x", "layer": EVIL}}, "'TimeDistributed'"),
+    ],
+    ids=lambda value: value["class_name"] if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_only_listed_layers_are_built(project, entry, says, inside):
+    def add(config):
+        network = config["config"]
+        if inside:
+            entry_ = {"class_name": "Sequential", "config": {"name": "inner", "layers": [entry]}}
+        else:
+            entry_ = entry
+        network["layers"].insert(2, entry_)
+
+    with pytest.raises(UserError, match=says):
+        load_classifier(change_config(project(CONV5_NESTED), add))
+
+
+def test_initializers_and_the_like_are_not_looked_at(project):
+    def poison(config):
+        for key in ("kernel_initializer", "bias_regularizer", "kernel_constraint"):
+            layer_of(config, "dense_2")["config"][key] = EVIL
+        layer_of(config, "dense_2")["build_config"] = EVIL
+        config["config"]["compile_config"] = EVIL
+
+    assert_answers(load_classifier(change_config(project(CONV5_NESTED), poison)), CONV5_NESTED)
+
+
+def test_weights_are_taken_from_no_other_file(project, tmp_path):
+    other = project(CONV5_NESTED, "other")
+    weights = "model_weights/dense_2/dense_2"
+    for link in (h5py.ExternalLink(other, weights), h5py.SoftLink("model_weights/elsewhere")):
+        file = project(CONV5_NESTED)
+        with h5py.File(file, "a") as h5:
+            h5.move(weights, "model_weights/elsewhere")
+            h5[weights] = link
+        with pytest.raises(UserError, match="could not be opened"):
+            load_classifier(file)
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(36))
+    with h5py.File(file, "a") as h5:
+        del h5[weights]
+        h5.create_dataset(f"{weights}/bias:0", (9,), "f4", external=[(str(secret), 0, 36)])
+    with pytest.raises(UserError, match="takes weights from other files"):
+        load_classifier(file)
+
+
+def test_more_weights_than_bytes(project):
+    file = project(CONV5_NESTED)
+    with h5py.File(file, "a") as h5:
+        h5.create_dataset("model_weights/huge", (2**40,), "f4")  # a terabyte that HDF5 never wrote
+    with pytest.raises(UserError, match="names more weights than it holds"):
+        load_classifier(file)
+
+
+# damage of any kind
+
+
+def mutated_bytes(file: Path, rng: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    # half of them in the first kilobytes, where HDF5 keeps its tree and Keras its config
+    reach = rng.choice([len(content), 6_000])
+    for _ in range(rng.choice([1, 1, 4, 16, 64])):
+        at = rng.randrange(reach)
+        content[at] = rng.choice([0, 255, content[at] ^ (1 << rng.randrange(8)), rng.randrange(256)])
+    if rng.random() < 0.1:
+        del content[rng.randrange(len(content)) :]
+    file.write_bytes(content)
+
+
+STRANGE = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2,
+    10**6,
+    10**30,
+    1e308,
+    float("nan"),
+    0.5,
+    "",
+    "same",
+    "softmax",
+    "Dense",
+]
+STRANGE += ["Lambda", "Sequential", "../x", [], {}, [1], [None], [[[]]], EVIL, "channels_first", [2] * 5000]
+
+
+def mutated_config(file: Path, rng: random.Random) -> None:
+    def places(tree):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield tree, key
+            if isinstance(value, (dict, list)):
+                yield from places(value)
+
+    def change(config):
+        for _ in range(rng.choice([1, 1, 1, 3])):
+            found = list(places(config))
+            tree, key = rng.choice(found)
+            other, other_key = rng.choice(found)
+            kind = rng.random()
+            if kind < 0.5:
+                tree[key] = json.loads(json.dumps(rng.choice(STRANGE)))
+            elif kind < 0.7:
+                del tree[key]
+            else:
+                copied = json.loads(json.dumps(other[other_key]))
+                tree.insert(key, copied) if isinstance(tree, list) else tree.update({key: copied})
+
+    change_config(file, change)
+
+
+def fuzz(project, mutate, seeds) -> list[str]:
+    names = [file.stem for file in sorted(DATA.glob("*.h5")) if file.stem != "keras2_weights_only"]
+    refused = []
+    for seed in seeds:
+        rng = random.Random(seed)
+        file = project(rng.choice(names), "fuzzed")
+        mutate(file, rng)
+        try:
+            load_classifier(file, NINE, preprocessing=rng.choice([None, "tf"]))
+        except UserError as error:  # any other exception fails the test, and its traceback shows the seed
+            refused.append(str(error))
+    for sentence in refused:
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+        sentence.encode()  # printing it will
+    return refused
+
+
+@pytest.mark.parametrize("mutate", [mutated_bytes, mutated_config])
+def test_damaged_files_open_or_are_refused_in_a_sentence(project, mutate):
+    assert 30 < len(fuzz(project, mutate, range(60))) <= 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutate", [mutated_bytes, mutated_config])
+def test_thousands_of_damaged_files(project, mutate):
+    fuzz(project, mutate, range(1000, 3000))
+
+
+def test_a_config_that_is_nested_without_end(project):
+    deep = '{"class_name": "Sequential", "config": {"name": "x", "layers": [' * 5000
+    file = project(CONV5_NESTED)
+    for text in (deep, deep + "]}}" * 5000, "[" * 100_000):
+        with h5py.File(file, "a") as h5:
+            h5.attrs["model_config"] = text
+        with pytest.raises(UserError, match="could not be opened"):
+            load_classifier(file)
+
+
+def test_more_layers_than_any_network_has():
+    layer = {"class_name": "Flatten", "config": {"name": "{}"}}
+    layers = [layer | {"config": {"name": f"flatten_{index}"}} for index in range(3000)]
+    with pytest.raises(Exception, match="more than 2,000 layers"):
+        parse({"class_name": "Sequential", "config": {"name": "long", "layers": layers}})
+
+
+# with the packages that saved such files
+
+
+def installed(requirement: str, folder: Path) -> Path:
+    """A folder for PYTHONPATH with one package, which the project's own environment is not to have."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, requirement]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{requirement} could not be installed: {done.stderr.strip()[-200:]}")
+    return folder
+
+
+def run_tool(tool: str, *arguments, package: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(package), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", f"tools.{tool}", *map(str, arguments)]
+    subprocess.run(command, env=environment, cwd=DATA.parent.parent, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def tf_keras(tmp_path_factory):
+    minor = ".".join(tf.__version__.split(".")[:2])
+    return installed(f"tf_keras=={minor}.*", tmp_path_factory.mktemp("tf_keras"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_seeds_heads_on_whole_backbones(tf_keras, backbone, tmp_path):
+    run_tool("make_keras2_fixtures", tmp_path, backbone, package=tf_keras)
+    files = sorted(tmp_path.glob("*.h5"))
+    assert len(files) == 8
+    for file in files:
+        classifier = load_classifier(file, NINE)
+        assert f"backbone {backbone} (from its layers)" in repr(classifier)
+        known = np.load(file.with_suffix(".npz"))
+        answers = classifier.probabilities(known["pictures"])
+        np.testing.assert_allclose(answers, known["probabilities"], atol=1e-4, err_msg=file.name)
+        file.unlink()  # a hundred megabytes each
+
+
+@pytest.mark.slow
+def test_whole_models_of_a_newer_keras(tmp_path_factory, tmp_path):
+    newer = installed("keras==3.15.1", tmp_path_factory.mktemp("newer_keras"))
+    run_tool("make_newer_keras_fixtures", tmp_path, "whole", package=newer)
+    files = sorted(tmp_path.glob("*.h5"))
+    assert len(files) == 3
+    for file in files:
+        known = np.load(file.with_suffix(".npz"))
+        answers = load_classifier(file).probabilities(known["pictures"])
+        np.testing.assert_allclose(answers, known["probabilities"], atol=1e-4, err_msg=file.name)
+        file.unlink()

@@ -1,0 +1,52 @@
+"""What a reader would take from the figures of a report."""
+
+import numpy as np
+import pytest
+
+from emo.evaluation.calibration import apply_temperature, reliability
+from emo.evaluation.evaluate import report
+from emo.plots.evaluation import plot_coverage, plot_mistakes, plot_reliability
+from tests.fixtures import COLORS, answers, random_answers
+
+NAMES = tuple(COLORS)
+
+
+def texts(axis) -> list[str]:
+    return [text.get_text() for text in axis.texts]
+
+
+def test_reliability_shows_both_series_against_the_diagonal():
+    table = random_answers(300)
+    before, after = reliability(table), reliability(apply_temperature(table, 2.0))
+    upper, lower = plot_reliability(before, after).axes
+    diagonal = upper.lines[0]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+    points = [c.get_offsets() for c in upper.collections if len(c.get_offsets()) > 1]
+    for drawn, series in zip(points, (before, after), strict=True):
+        np.testing.assert_allclose(drawn, series[["confidence", "accuracy"]])
+    labels = [text.get_text() for text in upper.get_legend().get_texts()]
+    assert labels == ["as the model says", "at the temperature"]
+    assert sum(bar.get_height() for bar in lower.patches) == pytest.approx(2)
+    alone = plot_reliability(before).axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in alone] == ["as the model says"]
+
+
+def test_coverage_names_the_accuracy_at_its_marks():
+    figures = report(random_answers(300), NAMES)
+    (axis,) = plot_coverage(figures.coverage_curve, figures.coverage).axes
+    assert texts(axis) == [f"{share:.0%}" for share in figures.coverage.accuracy]
+    curve = axis.lines[0]
+    assert (curve.get_xdata()[-1], curve.get_ydata()[-1]) == (1, figures.accuracy)
+
+
+def test_figures_of_a_single_photo_are_drawn():
+    figures = report(answers(["sad"], [(0, 0, 1)]), NAMES)
+    (axis,) = plot_coverage(figures.coverage_curve, figures.coverage).axes
+    assert texts(axis) == ["100%"]
+    plot_reliability(reliability(figures.predictions)).canvas.draw()
+
+
+def test_mistakes_are_titled_true_predicted_and_how_sure():
+    mistakes = report(answers(["sad", "anger"], [(0.1, 0.9, 0), (0, 0, 1)]), NAMES).mistakes
+    axes = plot_mistakes([np.zeros((8, 8, 3))] * 2, mistakes).axes
+    assert [axis.get_title() for axis in axes[:3]] == ["anger → sad\n100% sure", "sad → happy\n90% sure", ""]

@@ -1,0 +1,83 @@
+"""The label audit: wrong labels come first, nothing is dropped, a person's corrections are kept."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from emo.data.split import training_manifests
+from emo.errors import UserError
+from emo.experiments import get_experiment
+from emo.training.label_audit import audit_labels, out_of_fold, rank_labels
+from tests.fixtures import write_photos
+
+EXPERIMENT = get_experiment("6", backbone="resnet50", weights=None, image_size=32)
+
+
+@pytest.fixture
+def mislabelled(paths):
+    """40 photos in each of three classes, a colour a class; three happy ones lie in sad."""
+    write_photos(paths.train, 40)
+    write_photos(paths.test, 2, seed=1)
+    for n in range(3):
+        (paths.train / f"happy/happy_{n:03d}.jpg").rename(paths.train / f"sad/wrong_{n}.jpg")
+    return paths
+
+
+def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, capsys):
+    paths = mislabelled
+    suspects = audit_labels(paths, EXPERIMENT)
+    first = suspects.head(3)
+    assert sorted(first["path"]) == [f"train/sad/wrong_{n}.jpg" for n in range(3)]
+    assert set(first["label"]) == {"sad"}
+    assert set(first["suggested"]) == {"happy"}
+    assert len(suspects) == 120
+    assert suspects["quality"].is_monotonic_increasing
+    assert "120 labels by doubt" in capsys.readouterr().out
+    written = pd.read_csv(paths.suspects)
+    assert list(written["path"]) == list(suspects["path"])
+    with Image.open(paths.suspects_sheet) as sheet:
+        assert sheet.width > 1000
+    assert len(list(paths.train.rglob("*.jpg"))) == 120
+
+    before = pd.concat(training_manifests(paths))
+    assert (before["label"] == before["path"].str.split("/").str[-2]).all()  # the empty lines change nothing
+    lines = pd.read_csv(paths.relabel, keep_default_na=False)
+    assert list(lines["path"].head(3)) == list(first["path"])
+    lines.loc[:2, "label"] = lines.loc[:2, "suggested"]
+    lines.to_csv(paths.relabel, index=False)
+    edited = paths.relabel.read_text()
+    after = pd.concat(training_manifests(paths)).set_index("path")["label"]
+    assert set(after[[path for path in after.index if "/wrong_" in path]]) == {"happy"}
+    again = audit_labels(paths, EXPERIMENT)
+    mended = again.set_index("path").loc[first["path"]]
+    assert set(mended["label"]) == {"happy"}
+    assert mended["quality"].min() > first["quality"].max()
+    assert paths.relabel.read_text() == edited
+
+
+def test_twins_do_not_vouch_for_one_another():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(60, 20)).astype(np.float16)
+    features[30:] = features[:30]  # every photo twice, with labels that its content does not tell
+    labels = pd.Series(np.tile(random.choice(["a", "b"], 30), 2))
+    groups = pd.Series(np.tile(np.arange(1, 31), 2))
+    apart = out_of_fold(features, labels, groups)
+    together = out_of_fold(features, labels, groups * 0)
+    right = [np.mean(table.idxmax(axis=1) == labels) for table in (apart, together)]
+    assert right[0] < 0.65 < 0.75 < right[1]
+    np.testing.assert_allclose(apart.sum(axis=1), 1)
+
+
+def test_the_rank_is_by_the_probability_of_the_given_label():
+    photos = pd.DataFrame({"path": list("abcdefgh"), "label": ["x", "y"] * 4})
+    certain = np.array([0.9, 0.1, 0.05, 0.2, 0.8, 0.3, 0.7, 0.25])  # of x; c is doubtful
+    ranked = rank_labels(photos, pd.DataFrame({"x": certain, "y": 1 - certain}))
+    assert ranked["path"].iloc[0] == "c"
+    assert ranked["suggested"].iloc[0] == "y"
+
+
+def test_a_class_too_small_to_judge_is_named(paths):
+    write_photos(paths.train, 4)
+    with pytest.raises(UserError, match=r"'anger' has 4 photos; 5 are needed"):
+        audit_labels(paths, EXPERIMENT)

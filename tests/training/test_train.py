@@ -1,0 +1,555 @@
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from emo.data.split import training_manifests
+from emo.environment import dtype_policy
+from emo.errors import UserError
+from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
+from emo.inference.classifier import load_classifier
+from emo.models.augmentation import write_augmented_copy
+from emo.models.build import build_model, computing_in, read_metadata
+from emo.plots import evaluation as plots
+from emo.tracking.table import read_table
+from emo.training import checkpoint
+from emo.training import train as training
+from emo.training.train import train
+from tests.fixtures import write_photos
+
+TINY = get_experiment(
+    "6",
+    backbone="vgg16",
+    weights=None,
+    unfreeze="all",
+    image_size=32,
+    batch_size=8,
+    epochs=2,
+    learning_rate=1e-4,
+)
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, looked at by several tests."""
+    from emo.paths import get_paths
+
+    paths = get_paths(tmp_path_factory.mktemp("project"))
+    write_photos(paths.train, 12)
+    return train(TINY, paths), paths
+
+
+def new_recorder(paths):
+    network = build_model(TINY, 3)
+    network.compile("sgd", "categorical_crossentropy")
+    recorder = training.Recorder(network, network, TINY, ("a", "b", "c"), paths, "key", time.monotonic())
+    recorder.set_params({"steps": 1})
+    recorder.set_model(network)
+    return recorder
+
+
+def disk_full(*_arguments):
+    raise OSError(28, "No space left on device")
+
+
+def start_training(experiment, paths, first="", **environment):
+    """`train` in a process of its own that begins with the code `first`, and whose output is the run."""
+    code = (
+        f"{first}\n"
+        "from emo.experiments import Experiment; from emo.paths import get_paths;"
+        "from emo.training.train import train;"
+        f"print(train(Experiment.from_json({experiment.to_json()!r}), get_paths({str(paths.root)!r})))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(ready):
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_run_leaves_the_best_model_its_curve_and_a_row(finished):
+    run, paths = finished
+    accuracy = f"{100 * run.val_accuracy:.0f}"
+    name = rf"emo_classificator_best_\d{{12}}_vgg16_e2_aug1_acc{accuracy}"
+    assert re.fullmatch(name, run.model_path.stem)
+    assert sorted(file.name for file in paths.model.iterdir()) == [run.model_path.name, run.curve_path.name]
+    with Image.open(run.curve_path) as curve:
+        assert curve.width > 500
+    row = read_table(paths).iloc[-1]
+    assert row.number == run.number == 13
+    assert row.state == "finished"
+    assert row.val_accuracy == pytest.approx(100 * run.val_accuracy, abs=0.06)
+    assert row.model_file == run.model_path.name
+    assert Experiment.from_json(row.settings) == TINY
+    assert (row.image_size, row.batch_size, row.seed, row.epochs) == (32, 8, 42, 2)
+    assert "Keras" in row.versions
+
+
+def test_the_file_tells_its_story_and_predicts_what_was_measured(finished):
+    run, paths = finished
+    metadata = read_metadata(run.model_path)
+    assert metadata["class_names"] == ["anger", "happy", "sad"]
+    assert Experiment(**metadata["experiment"]) == TINY
+    assert metadata["val_accuracy"] == run.val_accuracy
+    assert metadata["image_size"] == 32
+    _, validation = training_manifests(paths)
+    answers = load_classifier(run.model_path).predict(list(validation.path))
+    assert (answers.emotion.to_numpy() == validation.label.to_numpy()).mean() == pytest.approx(
+        run.val_accuracy
+    )
+    assert "random" not in " ".join(layer.name for layer in keras.models.load_model(run.model_path).layers)
+
+
+def test_same_seed_same_result(finished, tmp_path):
+    run, paths = finished
+    other = dataclasses.replace(paths, results=tmp_path)
+    other.model.mkdir()
+    again = train(TINY, other)
+    np.testing.assert_array_equal(run.history.to_numpy(), again.history.to_numpy())
+    different = train(dataclasses.replace(TINY, seed=7), other)
+    assert (run.history.loss != different.history.loss).all()
+
+
+def test_it_learns(dataset):
+    run = train(dataclasses.replace(TINY, epochs=8, learning_rate=3e-4, batch_size=4), dataset)
+    assert run.val_accuracy > 0.6  # chance is a third; the classes are colours
+
+
+def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
+    whole = training.Batches.__getitem__
+
+    def broken(self, index):
+        images, labels = whole(self, index)
+        return images, labels * (np.nan if self.seed is not None and self.epoch == 1 else 1)
+
+    monkeypatch.setattr(training.Batches, "__getitem__", broken)
+    run = train(dataclasses.replace(TINY, epochs=3), dataset)
+    assert run.state == "stopped: the loss became NaN in epoch 2"
+    assert len(run.history) == 1
+    assert load_classifier(run.model_path).predict(str(dataset.test)).confidence.notna().all()
+    assert read_table(dataset).iloc[-1].state == run.state
+
+
+def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "save_model", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        train(dataclasses.replace(TINY, epochs=1), dataset)
+    assert list(dataset.model.iterdir()) == []
+
+
+def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
+    recorder = new_recorder(dataset)
+    logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
+    recorder.on_epoch_end(0, logs | {"val_accuracy": 0.4})
+    wait_until(lambda: recorder.checkpoint.saved)
+    monkeypatch.setattr(checkpoint, "save_model", disk_full)
+    recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
+    with pytest.raises(OSError, match="No space"):
+        recorder.writer.close()
+    run = recorder.finish("failed")
+    assert (run.val_accuracy, run.best_epoch) == (0.4, 1)
+    assert run.model_path.stem.endswith("_acc40")
+    assert read_metadata(run.model_path)["val_accuracy"] == 0.4
+    assert run.curve_path.exists()
+    assert read_table(dataset).iloc[-1].val_accuracy == 40
+
+
+def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
+    whole, saves = checkpoint.save_model, []
+
+    def full_from_the_second_on(*arguments):
+        saves.append(arguments)
+        return whole(*arguments) if len(saves) == 1 else disk_full()
+
+    monkeypatch.setattr(checkpoint, "save_model", full_from_the_second_on)
+    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)  # every save at once
+    with pytest.raises(OSError, match="No space"):
+        train(dataclasses.replace(TINY, epochs=30, learning_rate=3e-4, batch_size=4), dataset)
+    row = read_table(dataset).iloc[-1]
+    assert "No space left" in row.state
+    metadata = load_classifier(dataset.model / row.model_file).metadata
+    assert 100 * metadata["val_accuracy"] == pytest.approx(row.val_accuracy, abs=0.06)
+
+
+def test_a_disk_that_is_away_for_a_while_costs_nothing(dataset, monkeypatch, capsys):
+    """As Google Drive is, now and then."""
+    whole, failures = checkpoint.save_model, iter(range(2))
+
+    def away(*arguments):
+        return whole(*arguments) if next(failures, None) is None else disk_full()
+
+    monkeypatch.setattr(checkpoint, "save_model", away)
+    for name in ("FIRST_SECONDS", "RETRY_SECONDS", "STATE_SECONDS"):
+        monkeypatch.setattr(checkpoint, name, 0.0)
+    monkeypatch.setattr(plots.Figure, "savefig", lambda *given, **options: disk_full())
+    run = train(dataclasses.replace(TINY, epochs=2), dataset)
+    assert run.state == "finished"
+    assert read_metadata(run.model_path)["val_accuracy"] == run.val_accuracy
+    told = capsys.readouterr().out
+    assert "The model cannot be saved now (No space left on device); it is tried again." in told
+    assert f"{run.curve_path.name} cannot be written (No space left on device)." in told
+
+
+def test_ctrl_c_twice_waits_for_what_is_being_written(monkeypatch):
+    writer, done = checkpoint.Writer(), []
+    shutdown, stops = writer._thread.shutdown, iter([KeyboardInterrupt, KeyboardInterrupt])
+
+    def interrupted():
+        if stop := next(stops, None):
+            raise stop
+        shutdown()
+
+    monkeypatch.setattr(writer._thread, "shutdown", interrupted)
+    writer.submit("model", lambda: [time.sleep(0.2), done.append("model")])
+    writer.close()
+    assert done == ["model"]
+
+
+def test_what_was_written_takes_no_memory_until_the_run_ends():
+    array, writer = np.zeros(1), checkpoint.Writer()
+    kept = weakref.ref(array)
+    writer.submit("state", array.sum)
+    del array
+    writer._closing.set()  # it does not wait
+    wait_until(lambda: kept() is None)
+    writer.close()
+
+
+def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
+    recorder = new_recorder(dataset)
+    logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
+    for epoch in range(8):
+        for weight in recorder.network.trainable_weights:
+            weight.assign(np.full(weight.shape, epoch))
+        recorder.on_epoch_end(epoch, logs | {"val_accuracy": epoch / 10})
+    recorder.writer.close()
+    run = recorder.finish("finished")
+    assert run.best_epoch == 8
+    saved = keras.models.load_model(run.model_path, compile=False)
+    assert {float(value) for weight in saved.trainable_weights for value in np.unique(weight)} == {7.0}
+
+
+def test_a_run_of_seconds_writes_its_model_and_draws_its_curve_once(dataset, monkeypatch):
+    calls = []
+
+    def counted(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: [calls.append(name), function(*given)][1])
+
+    counted(checkpoint, "save_model")
+    counted(plots, "plot_curve")
+    recorder = new_recorder(dataset)
+    for epoch in range(8):
+        accuracies = {"accuracy": 0.5, "val_accuracy": epoch / 10}
+        recorder.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0} | accuracies)
+    recorder.writer.close()
+    assert recorder.finish("finished").best_epoch == 8
+    assert sorted(calls) == ["plot_curve", "save_model"]
+
+
+def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
+    recorder = new_recorder(dataset)
+    recorder.on_epoch_end(0, {"loss": 1.0, "val_loss": float("nan"), "accuracy": 1, "val_accuracy": 1.0})
+    recorder.writer.close()
+    assert recorder.checkpoint.saved is None
+    assert recorder.running.stat().st_size == 0
+    assert recorder.model.stop_training  # not hours more of it
+
+
+def test_balance_finds_more_of_a_rare_class_and_is_told_in_the_table(dataset):
+    write_photos(dataset.train, 60, classes=("happy",))
+    write_photos(dataset.val, 20, classes=("sad", "happy"), seed=2)
+    answers = {}
+    for balance in (0.0, 1.0):
+        run = train(dataclasses.replace(TINY, epochs=1, augment=False, balance=balance), dataset)
+        predicted = load_classifier(run.model_path).predict(str(dataset.val))
+        answers[balance] = predicted["sad"].mean() + predicted["anger"].mean()
+    assert answers[1.0] > answers[0.0]
+    assert list(read_table(dataset)["loss"].iloc[-2:]) == [
+        "categorical_crossentropy",
+        "categorical_crossentropy(balance=1)",
+    ]
+
+
+def test_augmentation_is_part_of_training(dataset):
+    plain, augmented = (
+        train(dataclasses.replace(TINY, epochs=1, augment=on), dataset) for on in (False, True)
+    )
+    assert plain.history.loss[1] != augmented.history.loss[1]
+    assert plain.model_path.stat().st_size == pytest.approx(augmented.model_path.stat().st_size, rel=0.01)
+
+
+def test_nan_in_the_first_epoch_says_what_to_change_and_leaves_nothing(dataset, monkeypatch):
+    whole = training.Batches.__getitem__
+    monkeypatch.setattr(
+        training.Batches, "__getitem__", lambda self, i: (whole(self, i)[0], whole(self, i)[1] * np.nan)
+    )
+    with pytest.raises(UserError, match=r"learning_rate=0\.0001 is too high"):
+        train(TINY, dataset)
+    assert list(dataset.model.iterdir()) == []
+
+
+def test_an_exception_keeps_the_best_model_logs_the_row_and_is_raised(dataset, monkeypatch):
+    whole = training.Batches.__getitem__
+
+    def broken(self, index):
+        if self.seed is not None and self.epoch == 1:
+            raise RuntimeError("the disk is gone")
+        return whole(self, index)
+
+    monkeypatch.setattr(training.Batches, "__getitem__", broken)
+    with pytest.raises(Exception, match="the disk is gone"):
+        train(dataclasses.replace(TINY, epochs=3), dataset)
+    row = read_table(dataset).iloc[-1]
+    assert row.state.startswith("failed after epoch 1")
+    assert load_classifier(dataset.model / row.model_file).class_names == ("anger", "happy", "sad")
+
+
+def test_ctrl_c_keeps_the_best_model_and_logs_the_row(dataset):
+    process = start_training(dataclasses.replace(TINY, epochs=500), dataset)
+    try:
+        # the curve is written when an epoch has ended
+        wait_until(lambda: list(dataset.model.glob("*_running.png")) or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "stopped by the user after epoch" in output
+    row = read_table(dataset).iloc[-1]
+    assert row.state.startswith("stopped by the user after epoch")
+    assert load_classifier(dataset.model / row.model_file)
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
+    small = dataclasses.replace(TINY, backbone="emo_mini", image_size=48)  # a CPU takes minutes for VGG16's
+    unfreeze = "block4" if views else "all"
+    experiment = dataclasses.replace(small, precision="mixed_float16", views=views, unfreeze=unfreeze)
+    # as on a GPU; with one thread between operations no two of them can wait for each other
+    allowed = (
+        "from emo.training import train as training; training.dtype_policy = lambda precision: precision"
+    )
+    process = start_training(experiment, dataset, allowed, TF_NUM_INTEROP_THREADS="1")
+    try:
+        process.communicate(timeout=240)
+    finally:
+        process.kill()
+    row = read_table(dataset).iloc[-1]
+    assert row.state == "finished"
+    classifier = load_classifier(dataset.model / row.model_file)
+    assert classifier.metadata["computed_in"] == "mixed_float16"
+    network = classifier.model.get_layer("emo_mini")
+    assert {layer.compute_dtype for layer in (*classifier.model.layers, *network.layers)} == {"float32"}
+
+
+def test_what_was_saved_predicts_as_the_half_precision_network_within_a_hundredth(dataset):
+    with computing_in("mixed_float16"):
+        network = build_model(TINY, 3)
+    assert network.get_layer("vgg16").layers[1].compute_dtype == "float16"
+    assert network.layers[-1].compute_dtype == "float32"
+    writer = checkpoint.Writer()
+    saver = checkpoint.Checkpoint(network, dataset.model / "model.h5", network.weights, writer)
+    for weight in network.trainable_weights:
+        weight.assign(1.5 * weight)
+    saver.save({})
+    writer.close()
+    pictures = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    saved = keras.models.load_model(saver.path, compile=False)
+    np.testing.assert_allclose(saved(pictures), network(pictures), atol=1e-2)
+
+
+def test_the_precision_of_this_machine_is_one_that_it_computes_in():
+    policy = dtype_policy()
+    assert policy in PRECISIONS
+    assert dtype_policy("float32") == "float32"
+    with computing_in(policy):  # a CPU that only claims bfloat16 would end the process here
+        network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(3)])
+    network.compile("sgd", "mse")
+    assert np.isfinite(network.train_on_batch(np.ones((32, 64)), np.ones((32, 3))))
+
+
+def test_float16_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    with pytest.raises(UserError, match=r"mixed_float16.* needs a GPU.*'auto'"):
+        dtype_policy("mixed_float16")
+
+
+TWO_DEVICES = """
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+"""
+
+
+def run_on_two_devices(code):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES + code], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+# dropout draws on each device for itself, and Adam's first steps turn rounding into whole ones
+ALIKE = dataclasses.replace(TINY, head=("avg_pool",), optimizer="sgd", learning_rate=1e-3)
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param(dataclasses.replace(ALIKE, color=0.3, erase=0.5, mix="cutmix"), id="whole"),
+        pytest.param(dataclasses.replace(ALIKE, unfreeze="block5", views=1), id="behind frozen layers"),
+        pytest.param(
+            dataclasses.replace(ALIKE, backbone="emo_mini", image_size=48, precise_batch_norm=True),
+            id="precise BatchNormalization",
+        ),
+    ],
+)
+def test_two_devices_give_the_loss_curve_of_one(dataset, experiment):
+    run_on_two_devices(f"""
+from emo.experiments import Experiment
+from emo.paths import get_paths
+from emo.training.train import all_devices, train
+
+paths = get_paths({str(dataset.root)!r})
+experiment = Experiment.from_json({experiment.to_json()!r})
+one = train(experiment, paths)
+cpus = tf.config.list_logical_devices("CPU")
+tf.config.list_logical_devices = lambda kind: cpus  # as where there are two GPUs
+assert all_devices().num_replicas_in_sync == 2
+two = train(experiment, paths)
+print(one.history, two.history)
+np.testing.assert_allclose(two.history.loss, one.history.loss, rtol=2e-3)
+np.testing.assert_allclose(two.history.val_loss, one.history.val_loss, rtol=2e-3)
+""")
+
+
+def test_a_batch_that_devices_cannot_share_equally_is_refused(dataset):
+    run_on_two_devices(f"""
+from emo.errors import UserError
+from emo.experiments import Experiment
+from emo.paths import get_paths
+from emo.training.train import train
+
+experiment = Experiment.from_json({dataclasses.replace(ALIKE, batch_size=7).to_json()!r})
+with both.scope():
+    try:
+        train(experiment, get_paths({str(dataset.root)!r}))
+    except UserError as error:
+        assert "batch_size=7 cannot be shared equally by 2 devices" in str(error)
+    else:
+        raise AssertionError("a batch of 7 was accepted")
+""")
+
+
+def test_batch_normalization_takes_its_statistics_from_both_devices():
+    # a small network: in a whole ResNet50 from scratch, rounding alone moves the loss by percents
+    run_on_two_devices("""
+import keras
+
+from emo.training.train import normalize_over_all_devices
+
+pictures = np.random.default_rng(0).normal(3, 2, (24, 8, 8, 4)).astype("f4")
+pictures[::2] += np.arange(24, dtype="f4")[::2, None, None, None]  # the halves of a batch differ
+labels = np.eye(3)[np.arange(24) % 3]
+
+
+def trained():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.BatchNormalization(momentum=0.5)(keras.layers.Conv2D(4, 3)(inputs))
+    frozen = keras.layers.BatchNormalization(trainable=False)
+    x = keras.layers.GlobalAveragePooling2D()(frozen(x))
+    network = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        normalize_over_all_devices(network)
+    network.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+    history = network.fit(pictures, labels, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+    return history["loss"], network.get_weights()
+
+
+loss, weights = trained()
+with both.scope():
+    loss_on_both, weights_on_both = trained()
+np.testing.assert_allclose(loss_on_both, loss, rtol=1e-4)
+for alone, shared in zip(weights, weights_on_both, strict=True):
+    np.testing.assert_allclose(shared, alone, rtol=1e-3, atol=1e-4)
+""")
+
+
+def test_training_on_the_augmented_copy(dataset):
+    experiment = dataclasses.replace(TINY, augment=False, use_augmented_copy=True, epochs=1)
+    with pytest.raises(UserError, match=r"train_aug.*prep_data"):
+        train(experiment, dataset)
+    write_augmented_copy(dataset, copies=1)
+    run = train(experiment, dataset)
+    assert "_aug1_" in run.model_path.name
+
+
+def test_the_row_tells_how_many_labels_were_corrected(dataset):
+    training_manifests(dataset)  # writes the split
+    chosen = [line.split(",")[0] for line in dataset.split.read_text().splitlines() if "sad_00" in line][:4]
+    dataset.relabel.write_text("path,label\n" + "".join(f"{path},happy\n" for path in chosen))
+    train(dataclasses.replace(TINY, epochs=1), dataset)
+    assert re.fullmatch(
+        r"relabel\.csv: [1-4] training and [0-3] validation labels", read_table(dataset).iloc[-1].comment
+    )
+    train(dataclasses.replace(TINY, epochs=1, relabel=False), dataset)
+    assert read_table(dataset).iloc[-1].comment == ""
+
+
+def test_two_runs_in_the_same_second_have_names_of_their_own(paths):
+    reserved = [training._reserve(TINY, paths)[1] for _ in range(3)]
+    assert len(set(reserved)) == 3
+
+
+def test_no_photos_names_the_folder(paths):
+    with pytest.raises(UserError, match="train"):
+        train(TINY, paths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [(name, each.backbone) for name, each in EXPERIMENTS.items()]
+    + [(name, each) for name in ("finetune", "finetune_strong") for each in ("resnet50", "vgg16")],
+)
+def test_each_experiment_trains_one_epoch_on_the_sample_set(name, backbone, paths):
+    from emo.data.manifest import fetch_dataset
+    from emo.models.backbones import get_backbone
+
+    fetch_dataset("sample", paths)
+    size = get_backbone(backbone).min_size
+    run = train(get_experiment(name, backbone=backbone, weights=None, image_size=size, epochs=1), paths)
+    assert run.state == "finished"
+    assert np.isfinite(run.history.to_numpy()).all()
+    assert json.loads(read_table(paths).iloc[-1].settings)["name"] == name

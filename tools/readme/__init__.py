@@ -1,0 +1,1 @@
+"""What README and its pages show."""

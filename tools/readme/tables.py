@@ -1,0 +1,137 @@
+"""The tables of README.md, its figures of the road and of ablations: `python -m tools.readme.tables [ru]`."""
+
+import json
+import re
+import sys
+from dataclasses import asdict
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from emo.evaluation.intervals import wilson
+from emo.experiments import EXPERIMENTS, Experiment
+from emo.paths import PROJECT_ROOT, get_paths
+from emo.plots.evaluation import TRAIN, VAL
+from emo.tracking.table import read_table
+from tools import ablate
+from tools.readme.markdown import markdown
+
+FIGURE = PROJECT_ROOT / "images" / "road.png"
+TEST_PHOTOS = 3589  # of FER2013
+HEADINGS = {
+    "en": "No.|Date|Base model|Extra layers|Optimizer|Augmentation|Epochs|Validation, %",
+    "ru": "№|Дата|Базовая модель|Добавленные слои|Оптимизатор|Аугментация|Эпох|Валидация, %",
+}
+RESULTS = {
+    "en": "No.|Network|`EXPERIMENT`, `CHANGES`|Size, px|Epochs|Validation, %|Test, %|F1|Minutes|Curve",
+    "ru": "№|Сеть|`EXPERIMENT`, `CHANGES`|Размер, px|Эпох|Валидация, %|Тест, %|F1|Минут|Кривая",
+}
+YES_NO = {"en": ("yes", "no"), "ru": ("да", "нет")}
+
+
+def short(text: str, language: str) -> str:
+    """The seed's long spelling of layers and optimizers, shortened to what tells them apart."""
+    text = re.sub(r"tf\.keras\.(layers|optimizers)\.", "", text.replace("\n", " "))
+    text = re.sub(r"(Dense\(\d+), activation='relu'\)", r"\1)", text)
+    unfrozen = {"en": "unfrozen:", "ru": "разморожен"}[language]
+    text = re.sub(
+        r"(?:Разморожены слои из блока «(\w+)» базовой модели|unfrozen: (\w+),)", rf"{unfrozen} \1\2,", text
+    )
+    return re.sub(r"Dense\(p_num_classes, activation='softmax'\)", "softmax", text)
+
+
+def table(language: str) -> str:
+    """The seed's eleven experiments as Markdown, in "en" or "ru"."""
+    rows = [
+        (
+            row.number,
+            row.date,
+            row.base_model,
+            short(row.extra_layers, language),
+            short(row.optimizer, language),
+            YES_NO[language][0 if "yes" in row.augmentation else 1],
+            row.epochs,
+            f"{row.val_accuracy:g}",
+        )
+        for row in read_table(get_paths(PROJECT_ROOT)).itertuples()
+        if not row.settings
+    ]
+    return markdown(HEADINGS[language].split("|"), rows)
+
+
+def tested() -> pd.DataFrame:
+    """The runs on FER2013 whose test accuracy is known, with their `experiment` and `interval` (%)."""
+    rows = read_table(get_paths(PROJECT_ROOT)).query("settings != '' and test_accuracy.notna()")
+    rows["experiment"] = [Experiment.from_json(settings) for settings in rows.settings]
+    hits = rows.test_accuracy / 100 * TEST_PHOTOS
+    rows["interval"] = list(zip(*(100 * bound for bound in wilson(hits, TEST_PHOTOS)), strict=True))
+    return rows
+
+
+def results(language: str) -> str:
+    """Those runs as Markdown, each with what to set in the train notebook to repeat it."""
+    rows = []
+    for row in tested().itertuples():
+        e, (low, high) = row.experiment, row.interval
+        rows.append(
+            (
+                row.number,
+                short(f"{row.base_model}, {row.extra_layers}", language).removesuffix(", softmax"),
+                f'`"{e.name}"`' + (f", `{json.dumps(changes)}`" if (changes := changed(e)) else ""),
+                e.image_size,
+                e.epochs,
+                f"{row.val_accuracy:.1f}",
+                f"**{row.test_accuracy:.1f}** ± {(high - low) / 2:.1f}",
+                f"{row.macro_f1:.3f}",
+                f"{row.seconds / 60:.0f}",
+                f"[png]({row.learning_curve})",
+            )
+        )
+    return markdown(RESULTS[language].split("|"), rows)
+
+
+def changed(experiment: Experiment) -> dict:
+    """What differs from the experiment of that name; ImageNet weights from a file are the same weights."""
+    named, used = (asdict(e) for e in (EXPERIMENTS[experiment.name], experiment))
+    if str(used["weights"]).endswith("imagenet_notop.weights.h5"):
+        used["weights"] = "imagenet"
+    return {field: value for field, value in used.items() if value != named[field]}
+
+
+def ablations() -> pd.DataFrame:
+    """What `tools.ablate` makes of its rows in the project's table."""
+    variants = ablate.list_variants("xception_imagenet_notop.weights.h5")
+    return ablate.summarize(variants, ablate.SEEDS, get_paths(PROJECT_ROOT))
+
+
+def road() -> Figure:
+    """Test accuracy and its interval of each run, from the weakest to the best."""
+    rows = tested().sort_values("test_accuracy", ignore_index=True)
+    figure, axis = plt.subplots(figsize=(9, 0.42 * len(rows) + 1.2), layout="constrained")
+    for place, row in enumerate(rows.itertuples()):
+        frozen = row.experiment.unfreeze == "none"
+        axis.plot(row.interval, [place, place], color=TRAIN if frozen else VAL, lw=2.5)
+        axis.plot(row.test_accuracy, place, "o", color=TRAIN if frozen else VAL, ms=7)
+        axis.annotate(
+            f"{row.test_accuracy:.1f}%",
+            (row.interval[1], place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            weight="bold",
+        )
+    names = [f"{row.experiment.name}: {row.base_model}, row {row.number}" for row in rows.itertuples()]
+    axis.set(yticks=range(len(rows)), yticklabels=names, xlabel="accuracy on FER2013's test photos, %")
+    axis.set_xlim(axis.get_xlim()[0], axis.get_xlim()[1] + 3)
+    axis.grid(axis="x", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title("blue: frozen backbone · orange: it learns too · bars: 95% intervals", fontsize=9)
+    return figure
+
+
+if __name__ == "__main__":
+    language = "ru" if "ru" in sys.argv[1:] else "en"
+    print(table(language), results(language), ablate.table(ablations(), language), sep="\n\n")
+    road().savefig(FIGURE, dpi=100)
+    ablate.plot(ablations()).savefig(ablate.FIGURE, dpi=100)
