@@ -1,0 +1,208 @@
+"""One picture from any file: opened within bounds, and seen as a person sees it."""
+
+from __future__ import annotations
+
+import math
+import stat
+import struct
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG")  # no EPS: Pillow would start Ghostscript
+MAX_BYTES = 2**29  # no picture of an allowed number of pixels needs more
+MAX_JPEG_PIXELS = 2**29  # of a JPEG that can be decoded line by line, at an eighth of its size
+LARGE = 2**24  # pixels; pictures beyond are decoded one at a time, however many threads there are
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+REASONS = (  # how those begin that this module gives for a file that is no picture
+    "a folder that cannot be opened",
+    "not a regular file",
+    "not an image",
+    "empty file",
+    "too large (",
+    "cannot be read (",
+)
+_one_large = threading.Lock()
+
+
+class Unusable(Exception):
+    """Why a file is no picture for training, in a few words."""
+
+
+class Photo(NamedTuple):
+    """A square RGB copy, and what the file itself holds."""
+
+    square: Image.Image
+    width: int
+    height: int
+    mode: str
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of a picture, the same for every size of that picture.
+
+    Lengths are shares of the picture's longer side: `x` and `y` lead from the picture's centre, right and
+    down, to the crop's, `side` is the crop's. `angle`: degrees by which it is turned clockwise.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    side: float = 1.0
+    angle: float = 0.0
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file. Raises Unusable for what cannot be a picture, OSError for what cannot be read."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise Unusable("a folder that cannot be opened" if path.is_dir() else "not a regular file")
+    if not status.st_size:
+        raise Unusable("empty file")
+    if status.st_size > MAX_BYTES:
+        raise Unusable(f"too large ({status.st_size / 2**20:,.0f} MiB, over {MAX_BYTES / 2**20:,.0f})")
+    return path.read_bytes()
+
+
+def decode(data: bytes, size: int, crop: Crop | None = None) -> Photo:
+    """The picture as training sees it, size × size. Raises what `reason` puts into words."""
+    with _open(data) as image:
+        (width, height), mode = image.size, image.mode
+        # a JPEG can be decoded at a fraction of its size: many times faster for large photos
+        enough = (2 * size, 2 * size)
+        if crop:
+            share = 2 * size / (crop.side * max(width, height))
+            enough = (max(1, round(share * width)), max(1, round(share * height)))
+        image.draft("RGB", (1, 1) if width * height > _max_pixels() else enough)
+        return Photo(square(image, size, crop), width, height, mode)
+
+
+def decode_whole(data: bytes, limit: int) -> Image.Image:
+    """The picture in RGB, upright, with no side over `limit` pixels. Raises as `decode`."""
+    with _open(data) as image:
+        width, height = image.size
+        image.draft("RGB", (1, 1) if width * height > _max_pixels() else (limit, limit))
+        with _one_large if width * height > LARGE else nullcontext():
+            image = to_rgb(image)
+            image.thumbnail((limit, limit))
+            return image
+
+
+def square(image: Image.Image, size: int, crop: Crop | None = None) -> Image.Image:
+    """The picture in RGB, stretched to size × size; or its crop, levelled, at that size."""
+    width, height = image.size
+    with _one_large if width * height > LARGE else nullcontext():
+        if crop:
+            return _cut(to_rgb(image), crop, size)
+        return to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
+    """The crop of an RGB picture at size × size, the picture's border repeated outwards."""
+    # averaged first where much larger, then resampled finer than its pixels and averaged: no aliasing
+    image = image.reduce(max(1, int(crop.side * max(image.size) / (2 * size))))
+    (width, height), longer = image.size, max(image.size)
+    x, y, side = width / 2 + crop.x * longer, height / 2 + crop.y * longer, crop.side * longer
+    finer = max(1, math.ceil(side / size))
+    cos, sin = math.cos(math.radians(crop.angle)), math.sin(math.radians(crop.angle))
+    reach = side / 2 * (abs(cos) + abs(sin)) + 2  # from the centre to the turned square's corners
+    left, top = math.floor(x - reach), math.floor(y - reach)
+    columns = np.arange(left, math.ceil(x + reach)).clip(0, width - 1)
+    rows = np.arange(top, math.ceil(y + reach)).clip(0, height - 1)
+    part = Image.fromarray(np.asarray(image)[rows[:, None], columns])
+    cos, sin = cos * side / (finer * size), sin * side / (finer * size)  # of one step in the output
+    half = finer * size / 2
+    to_input = (cos, -sin, x - left - half * (cos - sin), sin, cos, y - top - half * (sin + cos))
+    method, filter = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    return part.transform((finer * size, finer * size), method, to_input, filter).reduce(finer)
+
+
+def reason(error: Exception) -> str:
+    """What a failed `read_bytes` or `decode` means to the owner of the file."""
+    if isinstance(error, Unusable):
+        return str(error)
+    if isinstance(error, (UnidentifiedImageError, SyntaxError)):
+        return "not an image"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"too large (over {_max_pixels():,} pixels)"
+    told = isinstance(error, OSError) and error.strerror  # without the path, which the reader has
+    return f"cannot be read ({told or error or type(error).__name__})"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture as a person sees it: turned upright by its EXIF, transparency on white, RGB.
+
+    16-bit and float greys are scaled to 8 bits, never clipped.
+    """
+    image.load()  # a TIFF turns itself here and forgets its EXIF
+    turn = _turn(image)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    image.info = {}  # else its EXIF would turn it once more, the next time
+    return image
+
+
+def _open(data: bytes) -> Image.Image:
+    """The picture with only its header read; Unusable where decoding it could exhaust the memory."""
+    if data.startswith(b"\xff\xd8"):
+        image = JpegImageFile(BytesIO(data))  # Image.open would refuse it by its full size
+        read = image.fp.tell()  # up to its first scan, whose header lists the colours that it holds
+        colours = data[read - 2 * image.layers - 6 :][:3]
+        by_lines = colours == struct.pack(">HB", 2 * image.layers + 6, image.layers)
+        by_lines = by_lines and "progressive" not in image.info  # else it is decoded as a whole
+        limit = max(MAX_JPEG_PIXELS, _max_pixels()) if by_lines else _max_pixels()
+    else:
+        image, limit = Image.open(BytesIO(data), formats=FORMATS), _max_pixels()
+    width, height = image.size
+    if width * height > limit:
+        image.close()
+        raise Unusable(f"too large ({width:,} × {height:,} pixels)")
+    return image
+
+
+def _max_pixels() -> float:
+    return Image.MAX_IMAGE_PIXELS or np.inf
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION))
+    except Exception:  # a broken EXIF block does the pixels no harm
+        return None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of a wider type, from the range that its values suggest (1, 255 or 65,535; else their own)."""
+    values = np.asarray(image)
+    low, high = 0.0, 65535.0
+    if not image.mode.startswith("I;16"):
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+        if low >= 0:
+            scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+            low, high = 0.0, next((scale for scale in scales if high <= scale), high)
+    share = (values.astype(np.float32) - low) / max(high - low, 1e-9)
+    return Image.fromarray((share * 255).round().clip(0, 255).astype(np.uint8))

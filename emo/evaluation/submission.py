@@ -1,0 +1,343 @@
+"""How good a classifier is on labelled photos, and the answers for unlabelled ones."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from emo.data.manifest import files_below, is_photo
+from emo.data.split import load_split, training_manifests
+from emo.errors import UserError
+from emo.evaluation.calibration import (
+    apply_temperature,
+    coverage_curve,
+    coverage_table,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+)
+from emo.evaluation.intervals import wilson
+from emo.inference.classifier import Classifier
+from emo.paths import Paths, free_path
+from emo.tracking import table as runlog
+
+Split = Literal["test", "validation", "training", ""]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures on `photos` labelled photos; all but counts are fractions in 0–1.
+
+    `interval` is the accuracy's 95% interval; `per_class` has precision, recall, f1 and photos; `confusion`
+    counts true (rows) × predicted (columns); `predictions` is `Classifier.predict`'s table with the true
+    `label`. `split` is what the photos are to the model, "" where that is not known. `calibrated_ece` is the
+    calibration error at `temperature`, `without_twins` the report on the photos that have no twin in
+    training; each is None where it was not asked for.
+    """
+
+    model: str
+    split: Split
+    photos: int
+    accuracy: float
+    interval: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    ece: float
+    temperature: float | None
+    calibrated_ece: float | None
+    per_class: pd.DataFrame
+    confusion: pd.DataFrame
+    predictions: pd.DataFrame
+    without_twins: Report | None
+
+    def __str__(self) -> str:
+        calibrated = ""
+        if self.temperature is not None:
+            calibrated = f" ({self.calibrated_ece:.3f} at temperature {self.temperature:.2f})"
+        figures = [
+            f"accuracy {self.accuracy:.1%} (95% interval {percent(self.interval)})",
+            f"balanced accuracy {self.balanced_accuracy:.1%}",
+            f"macro F1 {self.macro_f1:.3f}",
+            f"calibration error {self.ece:.3f}{calibrated}",
+            f"{self.photos:,} photos",
+        ]
+        if (rest := self.without_twins) and rest.photos < self.photos:
+            twins = f"{self.photos - rest.photos:,} whose twin is in training"
+            figures.append(f"without the {twins}: accuracy {rest.accuracy:.1%} ({percent(rest.interval)})")
+        elif rest:
+            figures.append("none has a twin in training")
+        return " · ".join(figures)
+
+    @property
+    def rates(self) -> pd.DataFrame:
+        """`confusion` as shares of the true class: rows add up to 1, or to 0 for a class without photos."""
+        photos = self.confusion.sum(axis=1)
+        return self.confusion.div(photos.where(photos > 0, 1), axis=0)
+
+    @property
+    def mistakes(self) -> pd.DataFrame:
+        """The rows of `predictions` that are wrong, the surest first."""
+        wrong = self.predictions[self.predictions.label != self.predictions.emotion]
+        return wrong.sort_values("confidence", ascending=False, kind="stable", ignore_index=True)
+
+    @property
+    def reliability(self) -> pd.DataFrame:
+        """Accuracy by bins of confidence: `calibration.reliability`."""
+        return reliability(self.predictions)
+
+    @property
+    def calibrated_reliability(self) -> pd.DataFrame | None:
+        """`reliability` at the temperature; None without one."""
+        if self.temperature is None:
+            return None
+        return reliability(apply_temperature(self.predictions, self.temperature))
+
+    @property
+    def coverage_curve(self) -> pd.DataFrame:
+        """Accuracy by the share of photos that are answered, where the model may abstain."""
+        return coverage_curve(self.predictions)
+
+    @property
+    def coverage(self) -> pd.DataFrame:
+        """`coverage_curve` where 100, 90, 80 and 50% of the photos are answered."""
+        return coverage_table(self.coverage_curve)
+
+
+def percent(interval: tuple[float, float]) -> str:
+    """(0.398, 0.431) → "39.8–43.1%"."""
+    return "{:.1f}–{:.1f}%".format(*(100 * bound for bound in interval))
+
+
+def evaluate(
+    classifier: Classifier,
+    photos: str | Path | pd.DataFrame,
+    *,
+    split: Split = "",
+    leaked: Iterable[str | Path] | None = None,
+    temperature: float | None = None,
+) -> Report:
+    """Accuracy, F1, confusion, calibration and more on labelled photos.
+
+    `photos` is a folder with a sub-folder a class, or a manifest (path, label). `leaked` are the paths that
+    have a twin in training, as `emo.leaked_photos` gives them; `temperature` is what `fit_temperature` gave
+    for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
+    """
+    manifest = photos if isinstance(photos, pd.DataFrame) else _labelled_folder(Path(photos).expanduser())
+    unknown = sorted(set(manifest.label) - set(classifier.class_names))
+    if unknown:
+        raise UserError(
+            f"The photos are labelled {', '.join(unknown)}, but {classifier.name} knows only "
+            f"{', '.join(classifier.class_names)}; rename the class folders or choose another model."
+        )
+    predictions = classifier.predict(list(manifest.path))
+    predictions.insert(1, "label", manifest.label.to_numpy())
+    return report(
+        predictions,
+        classifier.class_names,
+        model=classifier.name,
+        split=split,
+        leaked=leaked,
+        temperature=temperature,
+    )
+
+
+def _labelled_folder(folder: Path) -> pd.DataFrame:
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; give one that holds a sub-folder a class.")
+    files = sorted(file for file in files_below(folder) if is_photo(file) and file.parent != folder)
+    if not files:
+        raise UserError(f"{folder} holds no photo in a sub-folder named as a class.")
+    labels = [file.relative_to(folder).parts[0] for file in files]
+    return pd.DataFrame({"path": [file.as_posix() for file in files], "label": labels})
+
+
+def labelled_photos(
+    folder: str, classifier: Classifier, paths: Paths
+) -> tuple[pd.DataFrame, Literal["test", "validation", "training", "no"]]:
+    """The photos to test on, as a manifest, and what they are to the models of this project.
+
+    `folder` where it is given, else `data/test`, else the validation photos of the model's own training.
+    Where there are none at all, an empty manifest, and a sentence is printed.
+    """
+    if folder:
+        place = Path(folder).expanduser()
+        known = {paths.train: "training", paths.train_aug: "training", paths.val: "validation"}
+        inside = [kind for part, kind in known.items() if place.resolve().is_relative_to(part.resolve())]
+        return _labelled_folder(place), inside[0] if inside else "test"
+    trained_here = paths.train.is_dir() and any(map(is_photo, files_below(paths.train)))
+    table = (
+        load_split(paths) if trained_here else pd.DataFrame(columns=["path", "label", "split", "left_out"])
+    )
+    test = table[(table["split"] == "test") & (table["left_out"] == "")]
+    if len(test):
+        return test[["path", "label"]].reset_index(drop=True), "test"
+    if not trained_here and any(map(is_photo, files_below(paths.test))):
+        return _labelled_folder(paths.test), "test"
+    if trained_here:
+        return training_manifests(paths)[1], "validation"
+    print(f"{paths.data} holds no labelled photos to test on: set TEST_FOLDER or SOURCE.")
+    return pd.DataFrame(columns=["path", "label"]), "no"
+
+
+def validation_temperature(classifier: Classifier, paths: Paths) -> float | None:
+    """`fit_temperature` on the validation photos of `data/`; None where they are not of its classes."""
+    if not any(map(is_photo, files_below(paths.train))):
+        return None
+    photos = training_manifests(paths)[1]
+    if not set(photos.label) <= set(classifier.class_names):
+        return None  # the photos of another project
+    return fit_temperature(evaluate(classifier, photos, split="validation").predictions)
+
+
+def report(
+    predictions: pd.DataFrame,
+    class_names: Iterable[str],
+    *,
+    model: str = "",
+    split: Split = "",
+    leaked: Iterable[str | Path] | None = None,
+    temperature: float | None = None,
+) -> Report:
+    """`evaluate`'s figures of a table that has them all: path, label, emotion, confidence, the classes.
+
+    Photos that were not read count in no figure, nor do classes without photos in a mean over classes.
+    Raises UserError where nothing is left to count.
+    """
+    names = list(class_names)
+    predictions = predictions[predictions.emotion.notna()].reset_index(drop=True)
+    if predictions.empty:
+        raise UserError("Not one of these photos could be read; give others to evaluate.")
+    hits = int((predictions.label == predictions.emotion).sum())
+    present = [name for name in names if (predictions.label == name).any()]
+    precision, recall, f1, support = precision_recall_fscore_support(
+        predictions.label, predictions.emotion, labels=present, zero_division=0
+    )
+    calibrated_ece = None
+    if temperature is not None:
+        calibrated_ece = expected_calibration_error(apply_temperature(predictions, temperature))
+    return Report(
+        model=model,
+        split=split,
+        photos=len(predictions),
+        accuracy=hits / len(predictions),
+        interval=tuple(map(float, wilson(hits, len(predictions)))),
+        balanced_accuracy=float(recall.mean()),
+        macro_f1=float(f1.mean()),
+        ece=expected_calibration_error(predictions),
+        temperature=temperature,
+        calibrated_ece=calibrated_ece,
+        per_class=pd.DataFrame(
+            {"precision": precision, "recall": recall, "f1": f1, "photos": support}, index=present
+        ),
+        confusion=pd.DataFrame(
+            confusion_matrix(predictions.label, predictions.emotion, labels=names), index=names, columns=names
+        ),
+        predictions=predictions,
+        without_twins=None if leaked is None else report(_without(predictions, leaked), names, model=model),
+    )
+
+
+def _without(predictions: pd.DataFrame, leaked: Iterable[str | Path]) -> pd.DataFrame:
+    """The rows whose photo has no twin in training."""
+    leaked = set(map(_absolute, leaked))
+    rest = predictions[~predictions.path.map(_absolute).isin(leaked)]
+    if rest.empty:
+        raise UserError(
+            f"All {len(predictions):,} photos have a twin in training, which leaves none to judge the model "
+            "by; test on other photos, or leave out `leaked`."
+        )
+    return rest
+
+
+def _absolute(path: str | Path) -> str:
+    return Path(os.path.abspath(Path(path).expanduser())).as_posix()  # noqa: PTH100 -- Path keeps a ..
+
+
+def shown_paths(paths: Iterable[str]) -> list[str]:
+    """Paths from the name of the folder that holds them all on: "test/sad/1.jpg".
+
+    They say no more of the machine than that, and stay the same where the data moves.
+    """
+    files = [Path(_absolute(path)) for path in paths]
+    top = Path(os.path.commonpath([file.parent for file in files])).parent
+    return [file.relative_to(top).as_posix() for file in files]
+
+
+def write_submission(predictions: pd.DataFrame, path: str | Path, sample: str | Path | None = None) -> Path:
+    """The competition's CSV: `image_path,emotion`, a row a photo, `image_path` the file's name.
+
+    Where there is a file `sample` (`Paths.sample_submission`), its rows decide: the same photos by name, in
+    its order, spelled as there, under its header. A photo that could not be read has an empty emotion, and is
+    named. An existing file is kept: the new one gets the next free number in its name. Raises UserError
+    where `sample` names other photos, or is no table of two columns.
+    """
+    rows = pd.DataFrame(
+        {"image_path": [Path(file).name for file in predictions.path], "emotion": predictions.emotion}
+    )
+    if sample is not None and Path(sample).is_file():
+        rows = _as_in_sample(rows, Path(sample))
+    path = free_path(Path(path))
+    rows.to_csv(path, index=False, errors="backslashreplace")  # names may be in another encoding
+    if unread := rows.iloc[:, 0][rows.iloc[:, 1].isna()].tolist():
+        print(
+            f"{_first(unread)} could not be read: the emotion is empty in {path.name}; write one there "
+            "by hand, as competitions refuse a row without."
+        )
+    return path
+
+
+def _as_in_sample(rows: pd.DataFrame, sample: Path) -> pd.DataFrame:
+    """`rows` (image_path, emotion) in the order and with the spelling of the competition's own example."""
+    try:
+        wanted = pd.read_csv(sample, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except ValueError as error:  # pandas' own, and of bytes that are no text
+        reason = str(error).strip()
+        raise UserError(f"{sample} is no CSV ({reason}); download it again, or take it away.") from None
+    if wanted.shape[1] != 2:
+        raise UserError(
+            f"{sample} has the columns {', '.join(wanted)}, where a submission has two (the photo and its "
+            "emotion); download it again, or take it away."
+        )
+    photo, emotion = wanted.columns
+    names = wanted[photo].map(lambda path: Path(path).name)
+    if twice := sorted(rows.image_path[rows.image_path.duplicated()].unique()):
+        raise UserError(
+            f"{_first(twice)} twice among the photos, in two folders: {sample} does not say which is meant; "
+            "answer for the photos of one folder."
+        )
+    expected, answered = Counter(names), Counter(rows.image_path)
+    missing, extra = list((expected - answered).elements()), list((answered - expected).elements())
+    if missing or extra:
+        differs = [f"{_first(missing)} missing"] * bool(missing) + [f"{_first(extra)} too many"] * bool(extra)
+        raise UserError(
+            f"{sample} has {len(wanted):,} rows and there are {len(rows):,} answers: {', '.join(differs)}; "
+            "answer for the photos of that competition, or take the file away."
+        )
+    answers = rows.set_index("image_path").emotion
+    return pd.DataFrame({photo: wanted[photo], emotion: answers.loc[names].to_numpy()})
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def log_test(report: Report, classifier: Classifier, paths: Paths) -> int | str | None:
+    """Writes test accuracy and macro F1 into the row of the run that saved this model.
+
+    Gives the row's number, or None where the table has none of that name: a committee, or a model that
+    averages over mirror images, has no row of its own. None, and nothing is written, too where the photos
+    are not those of `data/test`: the table compares runs on the same ones.
+    """
+    if not report.predictions.path.map(_absolute).str.startswith(f"{_absolute(paths.test)}/").all():
+        return None
+    figures = {"test_accuracy": round(100 * report.accuracy, 1), "macro_f1": round(report.macro_f1, 3)}
+    return runlog.update_run(classifier.name, figures, paths)
