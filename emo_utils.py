@@ -2,7 +2,7 @@
 
 from emo.training.label_audit import audit_labels  # which labels to doubt
 from emo.models.augmentation import augment_examples  # what on-the-fly augmentation makes of some pictures
-from emo.models.augmentation import write_augmented_copy  # the seed's data/train_aug
+from emo.training.augmented_copy import write_augmented_copy  # the seed's data/train_aug
 from emo.models.backbones import BACKBONES  # the networks an experiment can name
 from emo.evaluation.calibration import apply_temperature  # calibrated confidences
 from emo.evaluation.calibration import (
@@ -16,10 +16,10 @@ from emo.inference.classifier import find_model  # a .h5 by path or name, or the
 from emo.inference.classifier import load_classifier  # any saved .h5, ready to predict
 from emo.inference.ensemble import Committee  # several models that answer as one
 from emo.evaluation.comparison import compare  # is one model really better than another?
-from emo.data.manifest import SEED_DATASET  # where the project's own photos lie on Google Drive
+from emo.data.download import SEED_DATASET  # where the project's own photos lie on Google Drive
 from emo.data.manifest import class_names  # the classes, in the order of the model's outputs
 from emo.data.manifest import count_photos  # photos a class in every folder of data/
-from emo.data.manifest import fetch_dataset  # "sample", Google Drive, a .zip or a folder → data/
+from emo.data.download import fetch_dataset  # "sample", Google Drive, a .zip or a folder → data/
 from emo.data.manifest import scan_dataset  # one row a photo
 from emo.data.manifest import scan_splits  # the same of data/train, data/val and data/test
 from emo.environment import results_folder  # Google Drive or this machine
@@ -31,7 +31,7 @@ from emo.evaluation.evaluate import labelled_photos  # which photos to test on
 from emo.evaluation.evaluate import (
     validation_temperature,
 )  # the temperature of the model's own validation photos
-from emo.evaluation.evaluate import write_submission  # image_path,emotion
+from emo.evaluation.submission import write_submission  # image_path,emotion
 from emo.experiments import EXPERIMENTS  # the seed's eleven and our recipes
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
@@ -50,17 +50,17 @@ from emo.models.build import build_model  # an experiment's network
 from emo.inference.photo import classify_faces  # what a classifier says of every face in a photo
 from emo.inference.photo import open_photo  # a photo from a path, a URL, an upload, …
 from emo.paths import get_paths  # every folder and file name
-from emo.training.batches import load_images  # files → pictures in memory
-from emo.plots.evaluation import plot_class_balance  # photos a class
+from emo.data.image_io import load_images  # files → pictures in memory
+from emo.plots.data import plot_class_balance  # photos a class
 from emo.plots.evaluation import plot_confusion  # true × predicted
 from emo.plots.evaluation import plot_coverage  # accuracy where the model may abstain
-from emo.plots.evaluation import plot_curve  # accuracy and loss by epoch
+from emo.plots.curves import plot_curve  # accuracy and loss by epoch
 from emo.plots.evaluation import plot_mistakes  # a grid titled true → predicted and how sure
-from emo.plots.evaluation import plot_my_photo  # its faces, where the answer is seen in each, the top 3
-from emo.plots.evaluation import plot_photos  # a grid of pictures
+from emo.plots.photo import plot_my_photo  # its faces, where the answer is seen in each, the top 3
+from emo.plots.data import plot_photos  # a grid of pictures
 from emo.plots.evaluation import plot_predictions  # a grid titled true / predicted
-from emo.plots.evaluation import plot_sizes  # how large photos are
-from emo.plots.evaluation import plot_suspects  # photos with doubtful labels
+from emo.plots.data import plot_sizes  # how large photos are
+from emo.plots.data import plot_suspects  # photos with doubtful labels
 from emo.data.duplicates import example_pairs  # twins to show side by side
 from emo.data.duplicates import find_duplicates  # identical photos and near copies
 from emo.data.duplicates import summarize_duplicates  # how many, across splits and classes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emo.environment import _remembered
+from emo.precision import _remembered
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -37,7 +37,7 @@ def test_where_nothing_can_be_written_it_decides_all_the_same(tmp_path):
 
 def test_processes_that_start_at_once_agree(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from emo.environment import _remembered;"
+        "import sys; from pathlib import Path; from emo.precision import _remembered;"
         "print(_remembered(Path(sys.argv[1]), lambda: bool(int(sys.argv[2]))))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "bfloat16.json")]

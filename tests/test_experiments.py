@@ -8,8 +8,10 @@ import pytest
 from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, Experiment, get_experiment
 from emo.models.backbones import BACKBONES, get_backbone
-from emo.models.build import build_loss, build_model, build_optimizer, save_model
+from emo.models.build import build_model
+from emo.models.saving import save_model
 from emo.tracking.table import SEED_ROWS
+from emo.training.optimizer import build_loss, build_optimizer
 
 SMALLEST = {"resnet50": 32, "vgg16": 32, "xception": 71}
 

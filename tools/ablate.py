@@ -22,14 +22,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
+from emo.data.download import fetch_dataset
 from emo.data.duplicates import find_duplicates
-from emo.data.manifest import fetch_dataset, scan_splits, write_text
+from emo.data.manifest import scan_splits
 from emo.data.split import split_photos
 from emo.environment import PLOT_STYLE
 from emo.errors import UserError
 from emo.experiments import Experiment, get_experiment
+from emo.files import write_text
 from emo.paths import EMO_MINI, PROJECT_ROOT, Paths, get_paths
-from emo.plots.evaluation import BAD, GOOD, TRAIN
+from emo.plots.style import BAD, GOOD, TRAIN
 from emo.tracking.table import read_table, update_run
 from emo.training.train import FINISHED, train
 from tools.readme.markdown import markdown

@@ -1,4 +1,4 @@
-"""Photos on disk: fetch, unpack, class names, scan into a manifest, split."""
+"""A dataset from wherever it lies into `data/`: Google Drive, a zip, a folder, the sample set."""
 
 import errno
 import hashlib
@@ -9,7 +9,6 @@ import shutil
 import stat
 import tempfile
 import unicodedata
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,26 +18,17 @@ from functools import partial
 from pathlib import Path
 
 import gdown
-import imagehash
-import pandas as pd
-from PIL import ImageOps
 from tqdm.auto import tqdm
-from tqdm.contrib.concurrent import thread_map
 
-from emo.data.image_io import Unusable, decode, read_bytes, reason
+from emo.data.manifest import check_class_names, check_folders, class_names, is_photo, read_class_names
 from emo.errors import UserError
+from emo.files import LEFTOVERS, files_below, is_junk, write_text
 from emo.paths import IMAGE_SUFFIXES, SAMPLE_ZIP, Paths
 
 SEED_DATASET = "https://drive.google.com/uc?id=1pm86O0t_0caQq3b3Qz5iNI3T77p2o-C1"
-SPLITS = ("train", "val", "test", "test_kaggle")
 SPARE_BYTES = 256 * 2**20  # stays free on the disk after unpacking, for the model and the table
-TABLE_COLUMNS = ("path", "label", "emotion", "confidence", "box")  # beside one a class, in tables of answers
-LEFTOVERS = {".DS_Store", ".gitkeep", "Thumbs.db", "desktop.ini"}
-SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
-THUMBNAIL = 24  # pixels a side
-COLUMNS = ["path", "width", "height", "mode", "bytes", "sha256", "problem"]
-LOOKS = ["phash", "phash_mirrored", "thumbnail"]  # what the search for near copies needs
 WANTED = "it must hold train/<class>/ or <class>/ folders with photos"
+FOLDERS = ("train", "val", "test", "test_kaggle")
 
 
 class _KeepsDownload(UserError):
@@ -69,7 +59,7 @@ def fetch_dataset(source: str | Path, paths: Paths, sha256: str | None = None) -
                 raise UserError(
                     f"{occupied[0]} already holds files{origin}; move or delete them before you fetch {name}."
                 )
-            counts = {split: sum(map(is_photo, files_below(paths.data / split))) for split in SPLITS}
+            counts = {split: sum(map(is_photo, files_below(paths.data / split))) for split in FOLDERS}
             counts = {split: count for split, count in counts.items() if count}
             print(f"{name} is already here: {_listed(counts)}.")
             return counts
@@ -162,9 +152,10 @@ def _install(place: Path, name: str, paths: Paths, expected: str | None) -> tupl
         photos = _layout(members, name)
         if paths.class_names.exists():
             found = {path.split("/")[1] for path in photos if path.startswith("train/")}
-            _check_names(read_class_names(paths.class_names), found, name, paths)
+            with _keeping_download():
+                check_folders(read_class_names(paths.class_names), found, name, paths)
         found = Counter(path.split("/")[0] for path in photos)
-        counts = {split: found[split] for split in SPLITS if split in found}
+        counts = {split: found[split] for split in FOLDERS if split in found}
         if "test_kaggle" in counts and _holds_files(paths.test_kaggle):
             raise _KeepsDownload(f"{paths.test_kaggle} already holds files; move it away to fetch {name}.")
         needed = sum(sizes[member] for member in photos.values()) + SPARE_BYTES
@@ -200,6 +191,15 @@ def _move_in(unpacked: Path, paths: Paths, record: dict) -> None:
         class_names(paths)
         write_text(paths.dataset_record, json.dumps(record, ensure_ascii=False, indent=2))
         undo.pop_all()  # everything is in place
+
+
+@contextmanager
+def _keeping_download() -> Iterator[None]:
+    """A mistake in what already lies in `data/` is none of the archive's."""
+    try:
+        yield
+    except UserError as error:
+        raise _KeepsDownload(str(error)) from None
 
 
 @contextmanager
@@ -254,7 +254,7 @@ def _layout(members: Iterable[tuple[str, object]], name: str) -> dict[str, objec
     photos = []
     for path, member in members:
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if parts and not any(map(_is_junk, parts)) and is_photo(Path(path)):
+        if parts and not any(map(is_junk, parts)) and is_photo(Path(path)):
             photos.append((parts, member))
     if not photos:
         raise UserError(f"{name} has no photos inside ({' '.join(IMAGE_SUFFIXES)}); {WANTED}.")
@@ -262,18 +262,18 @@ def _layout(members: Iterable[tuple[str, object]], name: str) -> dict[str, objec
     depth = 0  # of the folder that holds train/ or the class folders
     while True:
         folders = {parts[depth].lower() for parts, _ in photos if len(parts) > depth + 1}
-        if len(folders) != 1 or folders & set(SPLITS):
+        if len(folders) != 1 or folders & set(FOLDERS):
             break
         depth += 1
-    bare = not folders & set(SPLITS)
+    bare = not folders & set(FOLDERS)
 
-    placed, spelled, classes = {}, {}, {split: set() for split in SPLITS}
+    placed, spelled, classes = {}, {}, {split: set() for split in FOLDERS}
     for parts, member in photos:
         if len(parts) < depth + 2:
             continue  # lies beside the folders
         shown = "/".join(parts)
         below = ["train", *parts[depth:]] if bare else [parts[depth].lower(), *parts[depth + 1 :]]
-        if below[0] not in SPLITS:
+        if below[0] not in FOLDERS:
             continue
         if bare and len(below) != 3:
             raise UserError(f"{name} has {shown!r}, too deep for <class>/<photo>; {WANTED}.")
@@ -299,186 +299,6 @@ def _layout(members: Iterable[tuple[str, object]], name: str) -> dict[str, objec
     return placed
 
 
-def class_names(paths: Paths) -> tuple[str, ...]:
-    """The classes in the order of the model's outputs: `data/class_names.txt`, written once, then checked.
-
-    Where the file is missing it is written from `data/train`, sorted. Without class folders there (a model is
-    only tested) the file stands alone. UserError when file and folders disagree or a class has no photos.
-    """
-    folders = _class_folders(paths.train)
-    check_class_names(folders, paths.train)
-    for folder in folders:
-        if not any(map(is_photo, files_below(paths.train / folder))):
-            raise UserError(f"{paths.train / folder} has no photos; add some, or delete the folder.")
-    if paths.class_names.exists():
-        names = read_class_names(paths.class_names)
-        if folders:
-            _check_names(names, folders, paths.train, paths)
-    elif folders:
-        names = tuple(folders)
-        write_text(paths.class_names, "".join(f"{name}\n" for name in names))
-    else:
-        raise UserError(f"{paths.train} has no class folders; set SOURCE or run the prep notebook first.")
-    for split in (paths.val, paths.test):
-        if extra := sorted(set(_class_folders(split)) - set(names)):
-            raise UserError(
-                f"{split / extra[0]} is no class of {paths.class_names}; rename or move that folder."
-            )
-    return names
-
-
-def read_class_names(file: Path) -> tuple[str, ...]:
-    """One class a line, in the file's order.
-
-    Raises UserError for a file that is empty, names one twice or as a column of the tables.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise _KeepsDownload(f"{file} is not UTF-8; save it as UTF-8, one class a line.") from None
-    names = tuple(line for line in lines if line.strip())
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if not names or twice:
-        fault = f"names {twice[0]!r} twice" if twice else "is empty"
-        raise _KeepsDownload(f"{file} {fault}; list every class once, in the model's order.")
-    try:
-        check_class_names(names, file)
-    except UserError as error:
-        raise _KeepsDownload(str(error)) from None
-    return names
-
-
-def check_class_names(names: Iterable[str], where: str | Path) -> None:
-    """Raises UserError for a class named as one of the columns that tables of answers have beside classes."""
-    if taken := sorted(set(names) & set(TABLE_COLUMNS)):
-        raise UserError(
-            f"{where} has a class named {taken[0]!r}, which is a column of the tables of answers; "
-            "give that class another name."
-        )
-
-
-def _check_names(names: Iterable[str], found: Iterable[str], where: str | Path, paths: Paths) -> None:
-    missing, extra = sorted(set(names) - set(found)), sorted(set(found) - set(names))
-    faults = [f"lacks its {', '.join(missing)}"] * bool(missing) + [f"adds {', '.join(extra)}"] * bool(extra)
-    if faults:
-        advice = "mend the folders, or delete the file if you keep no model of its classes"
-        raise _KeepsDownload(f"{paths.class_names} is not met: {where} {' and '.join(faults)}; {advice}.")
-
-
-def _class_folders(folder: Path) -> list[str]:
-    children = folder.iterdir() if folder.is_dir() else ()
-    return sorted(child.name for child in children if child.is_dir() and not _is_junk(child.name))
-
-
-def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """The manifest: one row a file that is not hidden, sorted by path; each photo is read once.
-
-    Columns: path (absolute, with /), label (the first folder's name, "" for a file in none), width and height
-    in pixels as stored, mode (Pillow's), bytes, sha256, problem ("" when training can read the photo, else
-    the reason), and what finds near copies: phash and phash_mirrored (64 bits, hexadecimal) and thumbnail
-    (24 × 24 grey bytes). A missing folder, or a photo outside the folders `names`, raises UserError; a bad
-    file never does.
-    """
-    folder = Path(folder).expanduser().absolute()  # links stay: data/ may be one to another disk
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; check the path, set SOURCE, or run the prep notebook first.")
-    files = sorted(files_below(folder), key=Path.as_posix)
-    labels = ["" if file.parent == folder else file.relative_to(folder).parts[0] for file in files]
-    names = None if names is None else tuple(names)
-    for file, label in zip(files, labels, strict=True):
-        if names is not None and label not in names and is_photo(file):
-            raise UserError(f"{file} lies in no class folder ({', '.join(names)}); move it into one or away.")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # a broken EXIF block does the pixels no harm
-        rows = thread_map(_inspect, files, desc=f"Reading {folder.name}", unit="photo")
-    manifest = pd.DataFrame(rows, columns=[*COLUMNS, *LOOKS])
-    manifest.insert(1, "label", list(map(printable, labels)))
-    return manifest
-
-
-def scan_splits(paths: Paths) -> pd.DataFrame:
-    """The manifests of `data/train`, `data/val` and `data/test`, those that exist, with a column split."""
-    names = class_names(paths)
-    folders = [folder for folder in (paths.train, paths.val, paths.test) if folder.is_dir()]
-    manifests = [scan_dataset(folder, names).assign(split=folder.name) for folder in folders]
-    return pd.concat(manifests, ignore_index=True)
-
-
-def _inspect(path: Path) -> tuple:
-    """A manifest row without its label, from a single read of the file."""
-    width, height, mode, size, digest, problem, look = 0, 0, "", 0, "", "", ("", "", b"")
-    name = path.as_posix()
-    try:
-        size = path.stat().st_size
-        if name != printable(name):
-            raise Unusable("a name that a table cannot hold; rename the file")
-        if path.is_file() and not is_photo(path) and size:
-            raise Unusable(f"not a photo ({' '.join(IMAGE_SUFFIXES)})")
-        data = read_bytes(path)
-        size, digest = len(data), hashlib.sha256(data).hexdigest()
-        photo = decode(data, THUMBNAIL)
-        width, height, mode = photo.width, photo.height, photo.mode
-        grey = photo.square.convert("L")
-        mirrored = ImageOps.mirror(grey)
-        look = str(imagehash.phash(grey)), str(imagehash.phash(mirrored)), grey.tobytes()
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        problem = reason(error)
-    return printable(name), width, height, mode, size, digest, problem, *look
-
-
-def printable(name: str) -> str:
-    """The name; what a table could not hold is escaped: bytes that are no text, line ends, a last space."""
-    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(r"[\x00-\x1f\x7f]|\s$", lambda found: f"\\x{ord(found[0]):02x}", name)
-
-
-def count_photos(paths: Paths) -> pd.DataFrame:
-    """Photos a class (rows) in each folder of `data/` that has any (columns), with a last row of sums."""
-    folders = {folder.name: folder for folder in (paths.train, paths.train_aug, paths.val, paths.test)}
-    counts = {}
-    for name, folder in folders.items():
-        photos = [path.relative_to(folder).parts[0] for path in files_below(folder) if is_photo(path)]
-        if photos:
-            counts[name] = pd.Series(photos).value_counts()
-    table = pd.DataFrame(counts).fillna(0).astype(int).sort_index()
-    table.loc["all"] = table.sum()
-    return table
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name in SYSTEM_FOLDERS or name in LEFTOVERS
-
-
-def is_photo(path: Path) -> bool:
-    """Whether the name is that of a picture that training reads."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below `folder` but hidden ones and the system's leftovers; a folder nobody may list is one.
-
-    Links to folders are followed, as a class may lie on another disk, but not those that lead back up.
-    """
-    waiting = [(folder, frozenset())]
-    while waiting:
-        folder, above = waiting.pop()
-        try:
-            status = folder.stat()
-            children = sorted(child for child in folder.iterdir() if not _is_junk(child.name))
-        except FileNotFoundError:
-            continue
-        except OSError:
-            yield folder
-            continue
-        if (here := (status.st_dev, status.st_ino)) in above:
-            continue
-        for child in children:
-            if os.path.isdir(child):  # noqa: PTH112 -- Path's raises where even asking is forbidden
-                waiting.append((child, above | {here}))
-            else:
-                yield child
-
-
 def _holds_files(folder: Path) -> bool:
     return any(set(files) - LEFTOVERS for _, _, files in os.walk(folder))
 
@@ -501,10 +321,3 @@ def _read_record(path: Path) -> dict:
     except (OSError, ValueError):  # missing or mangled: then the photos count as placed by hand
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all, as UTF-8."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    draft.replace(path)

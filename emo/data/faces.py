@@ -23,10 +23,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from emo.data.image_io import Crop, Unusable, read_bytes
+from emo.data.geometry import Crop
+from emo.data.image_io import Unusable, read_bytes, read_image
 from emo.errors import UserError
 from emo.paths import Paths
-from emo.training.batches import read_image
 
 RECIPE = 1  # counts the changes of how faces are found: those kept by an older one are found anew
 WHOLE = Crop(side=1.25)  # the photo with room around it, as a face may fill it
@@ -40,7 +40,6 @@ GLANCE_VIEW = 256  # pixels a side in one quick look: faces from a thirteenth of
 FRAME = Crop()  # without room around it: a face fills no frame as it fills a photo
 BATCH = 64  # views at a time
 CHUNK = 256  # photos after which those found are kept
-
 Found = tuple[int, float, float, float, float, str]  # a row of `find_faces` without its path
 FOUND = ["faces", "x", "y", "side", "angle", "problem"]
 KEPT = {"path": str, "faces": int, "x": float, "y": float, "side": float, "angle": float} | {

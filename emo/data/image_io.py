@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+import shutil
 import stat
 import struct
+import tempfile
 import threading
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from tqdm.auto import tqdm
+
+from emo.data.geometry import Crop
+from emo.errors import UserError
 
 FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG")  # no EPS: Pillow would start Ghostscript
 MAX_BYTES = 2**29  # no picture of an allowed number of pixels needs more
@@ -52,20 +60,6 @@ class Photo(NamedTuple):
     width: int
     height: int
     mode: str
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A square of a picture, the same for every size of that picture.
-
-    Lengths are shares of the picture's longer side: `x` and `y` lead from the picture's centre, right and
-    down, to the crop's, `side` is the crop's. `angle`: degrees by which it is turned clockwise.
-    """
-
-    x: float = 0.0
-    y: float = 0.0
-    side: float = 1.0
-    angle: float = 0.0
 
 
 def read_bytes(path: Path) -> bytes:
@@ -206,3 +200,122 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             low, high = 0.0, next((scale for scale in scales if high <= scale), high)
     share = (values.astype(np.float32) - low) / max(high - low, 1e-9)
     return Image.fromarray((share * 255).round().clip(0, 255).astype(np.uint8))
+
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def read_image(
+    source: str | Path | Image.Image | np.ndarray, size: int, crop: Crop | None = None
+) -> np.ndarray:
+    """One picture as training and prediction see it: (size, size, 3) uint8 RGB.
+
+    The whole of it is stretched to the square, or its `crop` is cut out. `source` is a file, a PIL image, or
+    an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) in 0–255. Raises UserError for what cannot be read,
+    naming it.
+    """
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    with _named(source):
+        if isinstance(source, Image.Image):
+            return np.asarray(square(source, size, crop))
+        return np.asarray(decode(read_bytes(Path(source)), size, crop).square)
+
+
+def whole_image(
+    source: str | Path | bytes | Image.Image | np.ndarray, limit: int = 2**16, name: str = ""
+) -> Image.Image:
+    """One picture as a person sees it: RGB, upright, no side over `limit` pixels.
+
+    `source` is what `read_image` takes, or the content of a file. Raises UserError for what cannot be read,
+    calling it `name`.
+    """
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    with _named(name or source):
+        if isinstance(source, Image.Image):
+            picture = to_rgb(source)
+            picture.thumbnail((limit, limit))
+            return picture
+        return decode_whole(source if isinstance(source, bytes) else read_bytes(Path(source)), limit)
+
+
+@contextmanager
+def _named(source: str | Path | bytes | Image.Image) -> Iterator[None]:
+    """Tells in one sentence why a picture cannot be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"There is no photo {source}; check the path.") from None
+    except Exception as error:  # Pillow raises some ten kinds for a damaged file
+        name = source if isinstance(source, (str, Path)) else "What was given"
+        raise UserError(
+            f"{name} is not a picture that can be read ({reason(error)}); replace or remove it."
+        ) from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        raise UserError(
+            f"An array of shape {array.shape} is no picture; give (h, w), (h, w, 3) or (h, w, 4)."
+        )
+    return Image.fromarray(np.clip(array, 0, 255).astype(np.uint8))
+
+
+def load_images(
+    sources: Sequence, size: int, title: str = "", crops: Sequence[Crop | None] | None = None
+) -> np.ndarray:
+    """Every picture once, on all cores: (n, size, size, 3) uint8, in the order of `sources`.
+
+    `crops`: what is cut out of each picture, None where it is taken whole. Kept in memory, or in a temporary
+    file on disk where it would take more than half of what is free. Raises UserError for the first picture
+    that cannot be read.
+    """
+    shape = (len(sources), size, size, 3)
+    images = _empty(shape)
+    crops = [None] * len(sources) if crops is None else crops
+
+    def read(index: int, source, crop: Crop | None) -> None:
+        images[index] = read_image(source, size, crop)
+
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock while it decodes
+        done = pool.map(read, range(len(sources)), sources, crops)
+        for _ in tqdm(done, title, len(sources), disable=not title, unit="photo"):
+            pass
+    return images
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    size = math.prod(shape)
+    if size <= _free_memory() / 2:
+        return np.empty(shape, np.uint8)
+    gigabytes = size / 2**30
+    folder = tempfile.gettempdir()
+    if size > 0.9 * shutil.disk_usage(folder).free:  # a full disk would kill Python without a word
+        raise UserError(
+            f"{shape[0]:,} pictures of {shape[1]} px take {gigabytes:.1f} GiB, more than is free in memory "
+            f"or {folder}: choose a smaller image_size, or free some."
+        )
+    print(f"{gigabytes:.1f} GiB of pictures exceed half of the free memory: kept in {folder} instead.")
+    return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
+
+
+def _free_memory() -> int:
+    """Bytes free on the machine, or in the container where that has a limit (Linux, cgroup v2)."""
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # no container, or "max"
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        held = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(held["inactive_file"]))  # files' pages give way
+    return free
+
+
+def read_ahead(items: Iterable) -> Iterator:
+    """The same items, in order; while one is used, the next is made in a thread of its own."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item

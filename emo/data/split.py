@@ -14,8 +14,9 @@ import pandas as pd
 
 from emo.data.duplicates import find_duplicates
 from emo.data.image_io import REASONS
-from emo.data.manifest import class_names, files_below, is_photo, printable, scan_splits, write_text
+from emo.data.manifest import class_names, is_photo, printable, scan_splits
 from emo.errors import UserError
+from emo.files import files_below, write_text
 from emo.paths import Paths
 
 SPLITS = ("train", "val", "test")

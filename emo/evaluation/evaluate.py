@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Literal
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from emo.data.manifest import files_below, is_photo
+from emo.data.manifest import is_photo
 from emo.data.split import load_split, training_manifests
 from emo.errors import UserError
 from emo.evaluation.calibration import (
@@ -24,8 +23,9 @@ from emo.evaluation.calibration import (
     reliability,
 )
 from emo.evaluation.intervals import wilson
+from emo.files import files_below
 from emo.inference.classifier import Classifier
-from emo.paths import Paths, free_path
+from emo.paths import Paths
 from emo.tracking import table as runlog
 
 Split = Literal["test", "validation", "training", ""]
@@ -268,66 +268,6 @@ def shown_paths(paths: Iterable[str]) -> list[str]:
     files = [Path(_absolute(path)) for path in paths]
     top = Path(os.path.commonpath([file.parent for file in files])).parent
     return [file.relative_to(top).as_posix() for file in files]
-
-
-def write_submission(predictions: pd.DataFrame, path: str | Path, sample: str | Path | None = None) -> Path:
-    """The competition's CSV: `image_path,emotion`, a row a photo, `image_path` the file's name.
-
-    Where there is a file `sample` (`Paths.sample_submission`), its rows decide: the same photos by name, in
-    its order, spelled as there, under its header. A photo that could not be read has an empty emotion, and is
-    named. An existing file is kept: the new one gets the next free number in its name. Raises UserError
-    where `sample` names other photos, or is no table of two columns.
-    """
-    rows = pd.DataFrame(
-        {"image_path": [Path(file).name for file in predictions.path], "emotion": predictions.emotion}
-    )
-    if sample is not None and Path(sample).is_file():
-        rows = _as_in_sample(rows, Path(sample))
-    path = free_path(Path(path))
-    rows.to_csv(path, index=False, errors="backslashreplace")  # names may be in another encoding
-    if unread := rows.iloc[:, 0][rows.iloc[:, 1].isna()].tolist():
-        print(
-            f"{_first(unread)} could not be read: the emotion is empty in {path.name}; write one there "
-            "by hand, as competitions refuse a row without."
-        )
-    return path
-
-
-def _as_in_sample(rows: pd.DataFrame, sample: Path) -> pd.DataFrame:
-    """`rows` (image_path, emotion) in the order and with the spelling of the competition's own example."""
-    try:
-        wanted = pd.read_csv(sample, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:  # pandas' own, and of bytes that are no text
-        reason = str(error).strip()
-        raise UserError(f"{sample} is no CSV ({reason}); download it again, or take it away.") from None
-    if wanted.shape[1] != 2:
-        raise UserError(
-            f"{sample} has the columns {', '.join(wanted)}, where a submission has two (the photo and its "
-            "emotion); download it again, or take it away."
-        )
-    photo, emotion = wanted.columns
-    names = wanted[photo].map(lambda path: Path(path).name)
-    if twice := sorted(rows.image_path[rows.image_path.duplicated()].unique()):
-        raise UserError(
-            f"{_first(twice)} twice among the photos, in two folders: {sample} does not say which is meant; "
-            "answer for the photos of one folder."
-        )
-    expected, answered = Counter(names), Counter(rows.image_path)
-    missing, extra = list((expected - answered).elements()), list((answered - expected).elements())
-    if missing or extra:
-        differs = [f"{_first(missing)} missing"] * bool(missing) + [f"{_first(extra)} too many"] * bool(extra)
-        raise UserError(
-            f"{sample} has {len(wanted):,} rows and there are {len(rows):,} answers: {', '.join(differs)}; "
-            "answer for the photos of that competition, or take the file away."
-        )
-    answers = rows.set_index("image_path").emotion
-    return pd.DataFrame({photo: wanted[photo], emotion: answers.loc[names].to_numpy()})
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - count:,} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 def log_test(report: Report, classifier: Classifier, paths: Paths) -> int | str | None:

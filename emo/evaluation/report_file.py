@@ -15,17 +15,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
+from emo.data.image_io import read_image
 from emo.environment import PLOT_STYLE, git_commit, versions
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report, percent, shown_paths
 from emo.evaluation.evaluate import report as make_report
 from emo.paths import numbered
-from emo.plots import evaluation as plots
-from emo.training.batches import read_image
+from emo.plots.evaluation import plot_coverage, plot_reliability
 
 SCHEMA = 1  # of the JSON file; a change that older code would misread gets the next number
 THUMBNAIL = 96  # pixels a side
-
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,  # names of classes and files come from outside
@@ -156,8 +155,8 @@ def _to_html(report: Report, made: dict, photos: int) -> str:
     shown = mistakes.head(photos)
     names = dict(zip(report.predictions.path, shown_paths(report.predictions.path), strict=True))
     with plt.rc_context(PLOT_STYLE):
-        reliability_figure = plots.plot_reliability(report.reliability, report.calibrated_reliability)
-        coverage_figure = plots.plot_coverage(report.coverage_curve, report.coverage)
+        reliability_figure = plot_reliability(report.reliability, report.calibrated_reliability)
+        coverage_figure = plot_coverage(report.coverage_curve, report.coverage)
     return TEMPLATES.get_template("report.html").render(
         report=report,
         made=made,

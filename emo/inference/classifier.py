@@ -15,13 +15,14 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.data.faces import face_crops, find_faces, with_margin
-from emo.data.image_io import Crop
-from emo.data.manifest import files_below, is_photo
+from emo.data.geometry import Crop
+from emo.data.image_io import load_images, read_ahead, read_image
+from emo.data.manifest import is_photo
 from emo.errors import UserError
+from emo.files import files_below
 from emo.models.h5_loader import read_model, rebuild
 from emo.models.h5_metadata import find_facts
 from emo.paths import EMO_MINI, IMAGE_SUFFIXES
-from emo.training.batches import load_images, read_ahead, read_image
 
 if TYPE_CHECKING:
     from emo.inference.export import Export

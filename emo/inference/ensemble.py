@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emo.data.image_io import Crop
+from emo.data.geometry import Crop
 from emo.errors import UserError
 from emo.inference.classifier import Classifier
 

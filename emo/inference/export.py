@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.inference.classifier import Classifier, as_sources, compiled
 from emo.models.build import float32_copy
 from emo.paths import free_path
-from emo.training.batches import load_images
 
 ENDINGS = {"tflite": ".tflite", "onnx": ".onnx", "savedmodel": "_savedmodel"}
 INPUT, OUTPUT = "rgb_0_255", "probabilities"

@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from emo.data.image_io import Crop
+from emo.data.geometry import Crop
+from emo.data.image_io import read_image, whole_image
 from emo.errors import UserError
 from emo.inference.classifier import Classifier
 from emo.inference.ensemble import Committee
 from emo.models.h5_config import IDENTITIES, Layer, Network, parse
-from emo.training.batches import read_image, whole_image
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 # what comes after the last feature map only to make it smaller or pass it on

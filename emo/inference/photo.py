@@ -14,11 +14,11 @@ import pandas as pd
 from PIL import Image
 
 from emo.data.faces import find_all_faces
-from emo.data.image_io import Crop
+from emo.data.geometry import Crop
+from emo.data.image_io import whole_image
 from emo.errors import UserError
 from emo.inference.classifier import Classifier
 from emo.inference.webcam import is_upload_button
-from emo.training.batches import whole_image
 
 MAX_SIDE = 2048  # pixels; a face of a thirtieth of it still has 68
 MAX_DOWNLOAD = 32 * 2**20  # bytes

@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
 from emo.data.faces import glance_for_faces
-from emo.data.image_io import Crop
+from emo.data.geometry import Crop
+from emo.data.image_io import read_ahead
 from emo.errors import UserError
 from emo.inference.classifier import Classifier
 from emo.paths import numbered
-from emo.training.batches import read_ahead
 
 # before OpenCV's first video: what FFmpeg prints of damaged ones
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

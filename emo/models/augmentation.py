@@ -1,26 +1,10 @@
-"""How training changes pictures at random: the seed's one affine resampling, also to disk, and more."""
-
-import json
-import shutil
-import zlib
-from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
-from pathlib import Path
-from typing import Literal
+"""How training changes pictures at random: the original project's one affine resampling, and more."""
 
 import keras
 import numpy as np
-import pandas as pd
 from keras import ops
-from PIL import Image
-from tqdm.auto import tqdm
 
-from emo.data.image_io import decode_whole, read_bytes, reason
-from emo.data.manifest import SPARE_BYTES
-from emo.data.split import training_manifests
-from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.paths import Paths
 
 # the seed's ImageDataGenerator settings; zoom and shifts are fractions, rotation is in degrees
 ZOOM, SHIFT, ROTATION = 0.2, 0.2, 15.0
@@ -28,8 +12,6 @@ ZOOM, SHIFT, ROTATION = 0.2, 0.2, 15.0
 ERASED, ASPECT = (0.02, 0.33), 3.3
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.2, 1.0  # of the Beta distribution: Zhang 2018 on ImageNet, Yun 2019
 AFFINE, COLOR, ERASE = 6, 2, 5  # random numbers that each takes a photo
-MAX_SIDE = 1024  # pixels of a copy
-SAMPLED = 16  # copies made ahead, to foresee the disk that all take
 
 
 def affine_transforms(draws, height: int, width: int, strength: float = 1.0):
@@ -199,106 +181,3 @@ def augment_examples(
     if mix != "none":
         batch.append(layer.draw_mixtures(random, len(images), *images.shape[1:3]))
     return np.asarray(layer(*batch, training=True))
-
-
-def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, seed: int = 42) -> int:
-    """Writes augmented JPEGs of the training photos to `data/train_aug`; gives their number.
-
-    `copies` a photo or, for "balance", as many as bring every class to the size of the largest. The settings
-    are the on-the-fly ones. Each copy has its own seed, from `seed`, its photo's name and its number, so a
-    second call writes only what is missing, also after a kill. Photos over 1,024 px are shrunk to that, the
-    largest `image_size`. UserError for another kind of `copies`, too little disk, a photo that cannot be
-    read, and where the folder holds copies made otherwise.
-    """
-    if copies != "balance" and (not isinstance(copies, int) or isinstance(copies, bool) or copies < 1):
-        raise UserError(f"copies={copies!r} must be a whole number from 1 up, or 'balance'.")
-    photos, _ = training_manifests(paths)
-    photos = photos[_below_train(photos, paths)]
-    wanted = _copies_a_photo(photos["label"], copies)
-    jobs = [
-        (Path(path), number)
-        for path, count in zip(photos["path"], wanted, strict=True)
-        for number in range(1, count + 1)
-    ]
-    missing = [job for job in jobs if not _copy_path(*job, paths).exists()]
-    _check_record({"copies": copies, "seed": seed}, paths)
-    _check_room([len(_augmented_jpeg(*job, seed, paths)) for job in missing[:SAMPLED]], len(missing), paths)
-    with ThreadPoolExecutor() as pool:
-        written = pool.map(lambda job: _write_copy(*job, seed, paths), missing)
-        for _ in tqdm(written, "augmented copies", len(missing), unit="photo"):
-            pass
-    return len(jobs)
-
-
-def _copies_a_photo(labels: pd.Series, copies: int | Literal["balance"]) -> pd.Series:
-    if copies != "balance":
-        return pd.Series(copies, index=labels.index)
-    size, place = labels.groupby(labels).transform("size"), labels.groupby(labels).cumcount()
-    lacking = size.max() - size
-    return lacking // size + (place < lacking % size)
-
-
-def _check_room(sizes: list[int], count: int, paths: Paths) -> None:
-    """UserError where `count` copies of the mean of some sizes in bytes would not fit on the disk."""
-    needed = count * float(np.mean(sizes or [0])) + SPARE_BYTES
-    if sizes and needed > (free := shutil.disk_usage(paths.data).free):
-        raise UserError(
-            f"{count:,} augmented copies need about {needed / 1e9:.1f} GB in {paths.train_aug}, where "
-            f"{free / 1e9:.1f} GB are free; make room, or write fewer copies."
-        )
-
-
-def _check_record(settings: dict[str, int | str], paths: Paths) -> None:
-    """Writes down what `train_aug` is made with; copies made otherwise must not be mistaken for it."""
-    if any(paths.train_aug.glob("*/*")):
-        record = paths.augmentation_record
-        found = json.loads(record.read_text()) if record.is_file() else "unknown settings"
-        if found != settings:
-            raise UserError(
-                f"{paths.train_aug} holds copies made with {found}, not {settings}; delete that folder first."
-            )
-    paths.augmentation_record.write_text(json.dumps(settings))
-
-
-def augmented_copies(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """The copies on disk of exactly these photos (a manifest's path and label): path and label."""
-    found, train_files = [], train_files[_below_train(train_files, paths)]
-    for source, label in zip(train_files.path, train_files.label, strict=True):
-        number = 1
-        while (copy := _copy_path(Path(source), number, paths)).exists():
-            found.append((copy.as_posix(), label))
-            number += 1
-    return pd.DataFrame(found, columns=["path", "label"])
-
-
-def _below_train(photos: pd.DataFrame, paths: Paths) -> pd.Series:
-    """Those of `data/train`: `split.csv` may have others train too, but a copy's name tells no folder."""
-    return photos["path"].str.startswith(f"{paths.train.as_posix()}/")
-
-
-def _copy_path(source: Path, number: int, paths: Paths) -> Path:
-    """The name says whose copy it is, so that copies of validation photos can stay out of training."""
-    relative = source.relative_to(paths.train)
-    return paths.train_aug / relative.with_name(f"{relative.name}_aug{number}.jpg")
-
-
-def _augmented_jpeg(source: Path, number: int, seed: int, paths: Paths) -> bytes:
-    try:
-        pixels = np.asarray(decode_whole(read_bytes(source), MAX_SIDE))
-    except Exception as error:  # Pillow raises some ten kinds for a damaged file
-        raise UserError(f"{source} cannot be augmented ({reason(error)}); replace or remove it.") from error
-    name = source.relative_to(paths.train).as_posix()
-    random = np.random.default_rng((seed, zlib.crc32(name.encode()), number))
-    transform = affine_transforms(random.random((1, 6)), *pixels.shape[:2])
-    augmented = np.asarray(resample(pixels[None], transform))[0]
-    jpeg = BytesIO()
-    Image.fromarray(np.clip(augmented.round(), 0, 255).astype(np.uint8)).save(jpeg, "JPEG", quality=95)
-    return jpeg.getvalue()
-
-
-def _write_copy(source: Path, number: int, seed: int, paths: Paths) -> None:
-    target = _copy_path(source, number, paths)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}")
-    unfinished.write_bytes(_augmented_jpeg(source, number, seed, paths))
-    unfinished.replace(target)  # a copy cut short by a kill would be taken for a whole one

@@ -1,15 +1,10 @@
-"""input → preprocessing → backbone → head; and the `.h5` that holds such a model with its story."""
+"""input → preprocessing → backbone → head."""
 
 from __future__ import annotations
 
-import json
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 from keras import layers
@@ -17,7 +12,6 @@ from keras import layers
 from emo.experiments import Experiment, parse_head
 from emo.models.backbones import build_backbone, first_of_block, get_backbone, trainable_layers
 
-METADATA_ATTRIBUTE = "emo_classificator"
 PREPROCESSING_LAYER = "preprocessing"
 LUMINANCE = np.array([[0.299], [0.587], [0.114]])  # ITU-R BT.601, as Pillow and OpenCV turn RGB to grey
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
@@ -119,73 +113,3 @@ def _head_layer(kind: str, value: float | None) -> keras.Layer:
     if kind == "dropout":
         return layers.Dropout(value)
     return layers.Dense(value, activation="relu")
-
-
-def build_optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer that the experiment names, with its numbers and its learning rate's schedule."""
-    e, rate = experiment, experiment.learning_rate
-    if e.schedule == "cosine":
-        warmup = round(e.warmup_epochs * steps_per_epoch)
-        steps = max(1, e.epochs * steps_per_epoch - warmup)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate, steps, warmup_target=rate if warmup else None, warmup_steps=warmup
-        )
-    average = {"use_ema": True, "ema_momentum": e.average} if e.average else {}
-    if e.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=e.momentum, **average)
-    elif e.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, **average)
-    else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=e.weight_decay, **average)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])  # they multiply no input
-    # each fit() would end with the average in the weights' place, also one that another is to go on from
-    optimizer.finalize_variable_values = lambda variables: None
-    return optimizer
-
-
-def build_loss(experiment: Experiment) -> keras.losses.Loss:
-    """The loss that the experiment names, on probabilities and one-hot labels."""
-    kinds = {
-        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-        "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
-    }
-    return kinds[experiment.loss](label_smoothing=experiment.label_smoothing)
-
-
-def save_model(model: keras.Model, path: Path, metadata: dict) -> None:
-    """Writes `path` (.h5) with `metadata` as JSON inside. The file appears whole or not at all."""
-    unfinished = path.with_name(f".{path.stem}.unfinished.h5")
-    try:
-        with _quiet_about_h5():
-            # without the optimizer: it cannot be resumed from a .h5, and may double the file
-            model.save(unfinished, include_optimizer=False)
-        write_metadata(unfinished, metadata)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_metadata(path: Path, metadata: dict) -> None:
-    """Puts `metadata` into the `.h5` as one JSON attribute."""
-    with h5py.File(path, "a") as file:
-        file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
-
-
-def read_metadata(path: Path) -> dict:
-    """What `save_model` put beside the weights; {} for a file that is not ours."""
-    with h5py.File(path, "r") as file:
-        return json.loads(file.attrs.get(METADATA_ATTRIBUTE, "{}"))
-
-
-@contextmanager
-def _quiet_about_h5():
-    """Keras calls .h5 legacy at every save and load; the project's users have chosen it."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -19,8 +19,9 @@ import keras
 from keras import layers
 
 from emo.errors import UserError
-from emo.models.build import LUMINANCE, preprocess, read_metadata
+from emo.models.build import LUMINANCE, preprocess
 from emo.models.h5_config import IDENTITIES, Layer, Network, Unusable, parse
+from emo.models.saving import read_metadata
 
 HEAP = b"GCOL\x01"
 LARGEST_COMPRESSION = 1_000  # of HDF5's gzip filter

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import platform
-import threading
 import time
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,90 +18,11 @@ import psutil
 import tensorflow as tf
 
 from emo.experiments import Experiment
-from emo.models.build import float32_copy, save_model
+from emo.models.build import float32_copy
+from emo.models.saving import save_model
+from emo.training.async_writer import Writer
 
-SHARE = 0.02  # of the time that writing may take
-RETRY_SECONDS = 20.0  # after which a disk that refused is asked again
-FIRST_SECONDS = 30.0  # before the first write: a shorter run writes once, at its end
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
-
-
-class Writer:
-    """A thread that writes files in the order in which they were handed over, in `SHARE` of its time.
-
-    Of several writes of one kind that wait, only the newest is done. One that the disk refuses, as it is full
-    or Google Drive is away, is tried again, after `close` twice. `seconds` is the processor time taken.
-    """
-
-    def __init__(self):
-        self._thread, self._newest, self._writes = ThreadPoolExecutor(1), {}, deque[Future]()
-        self._numbers, self._lock = itertools.count(), threading.Lock()
-        self._closing, self.seconds = threading.Event(), 0.0
-        self._not_before = time.monotonic() + FIRST_SECONDS
-
-    def submit(self, kind: str, write: Callable[[], None]) -> None:
-        """Hands over a write. Raises what one failed with since the last call."""
-        self._raise_failure()
-        number = next(self._numbers)
-        with self._lock:
-            self._newest[kind] = number, write
-        self._writes.append(self._thread.submit(self._write, kind, number))
-
-    def close(self) -> None:
-        """Waits until all is on disk, also where Ctrl-C comes again. Raises what a write failed with."""
-        self._closing.set()
-        while True:
-            try:
-                self._thread.shutdown()
-                break
-            except KeyboardInterrupt:
-                continue  # a file half written helps nobody
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        while self._writes and self._writes[0].done():
-            self._writes.popleft().result()
-
-    def _write(self, kind: str, number: int) -> None:
-        # writes take processor time from training: short epochs, each better than the last, share one
-        self._closing.wait(self._not_before - time.monotonic())
-        started = time.thread_time()
-        if not self._insist(kind, number):
-            return
-        taken = time.thread_time() - started
-        self.seconds += taken
-        self._not_before = time.monotonic() + taken / SHARE
-        with self._lock:
-            if self._newest[kind][0] == number:
-                self._newest[kind] = number, None  # gives its memory back
-
-    def _insist(self, kind: str, number: int) -> bool:
-        """Writes until the disk takes it; False where a newer one of that kind has come in between."""
-        tries, told = 0, False
-        while (write := self._still_newest(kind, number)) is not None:
-            closing = self._closing.is_set()
-            try:
-                write()
-                return True
-            except OSError as error:
-                tries += closing
-                if tries == 3:
-                    raise
-                if not told:
-                    reason = error.strerror or error
-                    print(f"The {kind} cannot be saved now ({reason}); it is tried again.", flush=True)
-                told = True
-            if closing:
-                time.sleep(RETRY_SECONDS)
-            else:
-                self._closing.wait(RETRY_SECONDS)
-        return False
-
-    def _still_newest(self, kind: str, number: int) -> Callable[[], None] | None:
-        """The write of that number; None where a newer one waits behind what was handed over in between."""
-        with self._lock:
-            newest, write = self._newest[kind]
-        return write if newest == number else None
 
 
 class Checkpoint:

@@ -22,14 +22,15 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from tqdm.auto import tqdm
 
 from emo.data.faces import find_crops
-from emo.data.image_io import Crop
-from emo.environment import dtype_policy
+from emo.data.geometry import Crop
+from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.models.augmentation import ASPECT, ERASED, ROTATION, SHIFT, ZOOM, RandomAugmentation, augmentation
 from emo.models.build import build_model, computing_in, split_model
 from emo.paths import Paths
-from emo.training.batches import generated, load_images
+from emo.precision import dtype_policy
+from emo.training.batches import generated
 
 BATCH = 64
 DISK_SHARE = 0.5  # of what would be free without the cache

@@ -10,12 +10,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from emo.data.manifest import write_text
 from emo.data.split import load_split, relabelled
 from emo.errors import UserError
 from emo.experiments import Experiment
+from emo.files import write_text
 from emo.paths import Paths
-from emo.plots import evaluation as plots
+from emo.plots.data import plot_suspects
 from emo.training.feature_cache import backbone_features
 
 FOLDS = 5
@@ -46,7 +46,7 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
     suspects["path"] = suspects["path"].str.removeprefix(f"{paths.data.as_posix()}/")
     write_text(paths.suspects, suspects.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     worst = suspects.head(SHOWN)
-    sheet = plots.plot_suspects(worst, paths, columns=10)
+    sheet = plot_suspects(worst, paths, columns=10)
     sheet.savefig(paths.suspects_sheet)
     plt.close(sheet)
     if not paths.relabel.exists():

@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from emo.data import manifest as dataset
-from emo.data.manifest import class_names, fetch_dataset, scan_dataset
+from emo.data import download
+from emo.data.download import fetch_dataset
+from emo.data.manifest import class_names, scan_dataset
 from emo.errors import UserError
 from emo.paths import get_paths
 
@@ -151,7 +152,7 @@ def test_the_same_source_again_is_already_here(paths, archive, tmp_path, capsys)
 
 
 def test_sample_is_fetched_by_name(paths, archive, monkeypatch):
-    monkeypatch.setattr(dataset, "SAMPLE_ZIP", archive)
+    monkeypatch.setattr(download, "SAMPLE_ZIP", archive)
     assert fetch_dataset("sample", paths)["train"] == 8
     archive.unlink()
     shutil.rmtree(paths.train), shutil.rmtree(paths.val), shutil.rmtree(paths.test)

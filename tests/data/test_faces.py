@@ -17,13 +17,14 @@ from PIL import Image
 
 from emo.data import faces
 from emo.data.faces import face_crops, find_faces, summarize_faces
-from emo.data.image_io import Crop
+from emo.data.geometry import Crop
+from emo.data.image_io import read_image
+from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import get_experiment
 from emo.inference.classifier import load_classifier
-from emo.models.build import read_metadata
-from emo.training.batches import read_image
-from emo.training.train import train, training_manifests
+from emo.models.saving import read_metadata
+from emo.training.train import train
 
 HOPPER = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 FLOWER, TEMPLE = (

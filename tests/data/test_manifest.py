@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from emo.data import image_io as photos
-from emo.data.image_io import to_rgb
+from emo.data.image_io import load_images, read_image, to_rgb
 from emo.data.manifest import scan_dataset
 from emo.data.split import training_manifests
 from emo.errors import UserError
-from emo.training.batches import load_images, read_image
 from tests.fixtures import picture, write_photos
 
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}

@@ -20,12 +20,13 @@ from emo.evaluation.evaluate import (
     report,
     shown_paths,
     validation_temperature,
-    write_submission,
 )
+from emo.evaluation.submission import write_submission
 from emo.experiments import get_experiment
 from emo.inference.classifier import Classifier, find_model, load_classifier
 from emo.inference.ensemble import Committee
-from emo.models.build import build_model, save_model
+from emo.models.build import build_model
+from emo.models.saving import save_model
 from emo.paths import EMO_MINI, get_paths
 from emo.tracking.table import log_run, read_table
 from tests.fixtures import answers, picture, random_answers, write_photos

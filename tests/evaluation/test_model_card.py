@@ -11,7 +11,8 @@ from emo.evaluation.model_card import write_card
 from emo.experiments import Experiment, get_experiment
 from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.ensemble import Committee
-from emo.models.build import build_model, save_model
+from emo.models.build import build_model
+from emo.models.saving import save_model
 from tests.fixtures import COLORS, answers, random_answers
 
 NAMES = tuple(COLORS)

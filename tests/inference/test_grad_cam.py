@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emo.data.image_io import Crop
+from emo.data.geometry import Crop
+from emo.data.image_io import read_image
 from emo.errors import UserError
 from emo.experiments import get_experiment
 from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.ensemble import Committee
 from emo.inference.grad_cam import grad_cam
 from emo.models.backbones import BACKBONES
-from emo.models.build import build_model, save_model
-from emo.training.batches import read_image
+from emo.models.build import build_model
+from emo.models.saving import save_model
 from tests.models.test_h5_loader import (
     CONV5_NESTED,
     DATA,

@@ -17,13 +17,13 @@ from PIL import Image
 
 from emo.data import faces
 from emo.data.faces import with_margin
+from emo.data.image_io import read_image
 from emo.errors import UserError
 from emo.inference import photo as my_photo
 from emo.inference.classifier import Classifier
 from emo.inference.ensemble import Committee
 from emo.inference.photo import classify_faces, open_photo
-from emo.plots.evaluation import plot_my_photo
-from emo.training.batches import read_image
+from emo.plots.photo import plot_my_photo
 from tests.data.test_faces import FLOWER, HOPPER, hopper
 
 NAMES = ("anger", "happy", "sad", "surprise")

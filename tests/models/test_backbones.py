@@ -11,7 +11,8 @@ from emo.errors import UserError
 from emo.experiments import Experiment, get_experiment
 from emo.models import backbones
 from emo.models.backbones import BACKBONES, Backbone, build_backbone, trainable_layers
-from emo.models.build import build_model, save_model
+from emo.models.build import build_model
+from emo.models.saving import save_model
 
 
 def test_conv5_of_resnet_is_the_last_block_with_its_shortcut():

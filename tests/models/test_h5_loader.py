@@ -19,9 +19,10 @@ from emo.errors import UserError
 from emo.experiments import get_experiment
 from emo.inference.classifier import load_classifier
 from emo.models.backbones import BACKBONES
-from emo.models.build import build_model, preprocess, save_model
+from emo.models.build import build_model, preprocess
 from emo.models.h5_config import parse
 from emo.models.h5_loader import load_model
+from emo.models.saving import save_model
 from tests.fixtures import picture
 
 DATA = Path(__file__).parents[1] / "files"

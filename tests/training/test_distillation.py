@@ -6,15 +6,18 @@ import keras
 import numpy as np
 import pytest
 
+from emo.data.image_io import load_images
 from emo.data.manifest import class_names
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.inference.classifier import load_classifier
 from emo.models.augmentation import augmentation
-from emo.models.build import build_loss, build_model, read_metadata, write_metadata
+from emo.models.build import build_model
+from emo.models.saving import read_metadata, write_metadata
 from emo.paths import get_paths
-from emo.training.batches import Batches, load_images
+from emo.training.batches import Batches
 from emo.training.distillation import load_teacher, with_teacher
+from emo.training.optimizer import build_loss
 from emo.training.train import train, with_augmentation
 from tests.fixtures import COLORS, write_photos
 

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from emo.data.image_io import Crop
+from emo.data.geometry import Crop
+from emo.data.image_io import load_images
 from emo.data.manifest import scan_dataset
 from emo.data.split import training_manifests
 from emo.errors import UserError
@@ -18,7 +19,6 @@ from emo.inference.classifier import load_classifier
 from emo.models.build import build_model, computing_in, split_model
 from emo.tracking.table import read_table
 from emo.training import feature_cache as frozen_module
-from emo.training.batches import load_images
 from emo.training.feature_cache import backbone_features, clear_features, frozen_features
 from emo.training.train import train
 

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
+from emo.data.image_io import load_images
 from emo.data.split import training_manifests
 from emo.experiments import get_experiment
 from emo.inference.classifier import load_classifier
 from emo.models.build import build_model
-from emo.training.batches import load_images
 from emo.training.train import precise, prepare, train
 
 MINI = get_experiment(

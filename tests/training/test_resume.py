@@ -14,10 +14,10 @@ from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.inference.classifier import load_classifier
-from emo.models.build import read_metadata
+from emo.models.saving import read_metadata
 from emo.paths import get_paths
 from emo.tracking.table import read_table
-from emo.training import checkpoint
+from emo.training import async_writer, checkpoint, recorder
 from emo.training import train as training
 from emo.training.checkpoint import find_state, run_key
 from emo.training.train import train
@@ -34,12 +34,12 @@ RUN = Experiment(
 )  # fmt: skip
 CHILD = """
 import sys
-from emo.training import checkpoint
+from emo.training import async_writer, checkpoint
 from emo.experiments import Experiment
 from emo.paths import get_paths
 from emo.training.train import train
 from tests.fixtures import write_photos
-checkpoint.FIRST_SECONDS, checkpoint.STATE_SECONDS, checkpoint.SHARE = 0.0, 0.0, 1e9  # after every batch
+async_writer.FIRST_SECONDS, checkpoint.STATE_SECONDS, async_writer.SHARE = 0.0, 0.0, 1e9  # after every batch
 train(Experiment.from_json(sys.argv[1]), get_paths(sys.argv[2]))
 """
 
@@ -106,9 +106,9 @@ def dead(tmp_path_factory):
 @pytest.fixture
 def killed(dead, tmp_path, monkeypatch):
     """A copy of it."""
-    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "STATE_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    monkeypatch.setattr(async_writer, "SHARE", 1e9)
     return get_paths(shutil.copytree(dead.root, tmp_path / "project"))
 
 
@@ -148,7 +148,7 @@ def test_a_run_that_came_to_its_end_but_not_into_the_table_is_done_again(killed,
         raise UserError("Nothing was logged: close the table and run this again.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.runlog, "log_run", table_is_open)
+        patch.setattr(recorder.runlog, "log_run", table_is_open)
         with pytest.raises(UserError, match="run this again"):
             train(RUN, killed)
     reached = read_metadata(next(killed.model.glob("*_acc*.h5")))["val_accuracy"]
@@ -183,9 +183,9 @@ def test_a_run_that_is_training_elsewhere_is_not_taken_over(dataset):
 
 
 def test_writes_happen_in_order_and_only_the_newest_of_a_kind(monkeypatch):
-    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
-    writer, done = checkpoint.Writer(), []
+    monkeypatch.setattr(async_writer, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "SHARE", 1e9)
+    writer, done = async_writer.Writer(), []
     writer._thread.submit(time.sleep, 0.2)  # all that follows waits together
     for kind, name in (("state", "s1"), ("model", "m1"), ("model", "m2"), ("state", "s2")):
         writer.submit(kind, lambda name=name: done.append(name))

@@ -16,16 +16,18 @@ import tensorflow as tf
 from PIL import Image
 
 from emo.data.split import training_manifests
-from emo.environment import dtype_policy
 from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
 from emo.inference.classifier import load_classifier
-from emo.models.augmentation import write_augmented_copy
-from emo.models.build import build_model, computing_in, read_metadata
-from emo.plots import evaluation as plots
+from emo.models.build import build_model, computing_in
+from emo.models.saving import read_metadata
+from emo.plots import curves
+from emo.precision import dtype_policy
 from emo.tracking.table import read_table
-from emo.training import checkpoint
+from emo.training import async_writer, checkpoint
+from emo.training import recorder as recorder_module
 from emo.training import train as training
+from emo.training.augmented_copy import write_augmented_copy
 from emo.training.train import train
 from tests.fixtures import write_photos
 
@@ -153,7 +155,7 @@ def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
 
 
 def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dataset, monkeypatch):
-    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "save_model", disk_full)
     with pytest.raises(OSError, match="No space"):
         train(dataclasses.replace(TINY, epochs=1), dataset)
@@ -161,8 +163,8 @@ def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dat
 
 
 def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dataset, monkeypatch):
-    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "FIRST_SECONDS", 0.0)
     recorder = new_recorder(dataset)
     logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
     recorder.on_epoch_end(0, logs | {"val_accuracy": 0.4})
@@ -180,7 +182,7 @@ def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dat
 
 
 def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, monkeypatch):
-    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "RETRY_SECONDS", 0.0)
     whole, saves = checkpoint.save_model, []
 
     def full_from_the_second_on(*arguments):
@@ -188,8 +190,8 @@ def test_a_disk_that_fails_later_ends_the_run_with_the_model_before(dataset, mon
         return whole(*arguments) if len(saves) == 1 else disk_full()
 
     monkeypatch.setattr(checkpoint, "save_model", full_from_the_second_on)
-    monkeypatch.setattr(checkpoint, "FIRST_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", 1e9)  # every save at once
+    monkeypatch.setattr(async_writer, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "SHARE", 1e9)  # every save at once
     with pytest.raises(OSError, match="No space"):
         train(dataclasses.replace(TINY, epochs=30, learning_rate=3e-4, batch_size=4), dataset)
     row = read_table(dataset).iloc[-1]
@@ -206,9 +208,10 @@ def test_a_disk_that_is_away_for_a_while_costs_nothing(dataset, monkeypatch, cap
         return whole(*arguments) if next(failures, None) is None else disk_full()
 
     monkeypatch.setattr(checkpoint, "save_model", away)
-    for name in ("FIRST_SECONDS", "RETRY_SECONDS", "STATE_SECONDS"):
-        monkeypatch.setattr(checkpoint, name, 0.0)
-    monkeypatch.setattr(plots.Figure, "savefig", lambda *given, **options: disk_full())
+    monkeypatch.setattr(checkpoint, "STATE_SECONDS", 0.0)
+    for name in ("FIRST_SECONDS", "RETRY_SECONDS"):
+        monkeypatch.setattr(async_writer, name, 0.0)
+    monkeypatch.setattr(curves.Figure, "savefig", lambda *given, **options: disk_full())
     run = train(dataclasses.replace(TINY, epochs=2), dataset)
     assert run.state == "finished"
     assert read_metadata(run.model_path)["val_accuracy"] == run.val_accuracy
@@ -218,7 +221,7 @@ def test_a_disk_that_is_away_for_a_while_costs_nothing(dataset, monkeypatch, cap
 
 
 def test_ctrl_c_twice_waits_for_what_is_being_written(monkeypatch):
-    writer, done = checkpoint.Writer(), []
+    writer, done = async_writer.Writer(), []
     shutdown, stops = writer._thread.shutdown, iter([KeyboardInterrupt, KeyboardInterrupt])
 
     def interrupted():
@@ -233,7 +236,7 @@ def test_ctrl_c_twice_waits_for_what_is_being_written(monkeypatch):
 
 
 def test_what_was_written_takes_no_memory_until_the_run_ends():
-    array, writer = np.zeros(1), checkpoint.Writer()
+    array, writer = np.zeros(1), async_writer.Writer()
     kept = weakref.ref(array)
     writer.submit("state", array.sum)
     del array
@@ -264,7 +267,7 @@ def test_a_run_of_seconds_writes_its_model_and_draws_its_curve_once(dataset, mon
         monkeypatch.setattr(module, name, lambda *given: [calls.append(name), function(*given)][1])
 
     counted(checkpoint, "save_model")
-    counted(plots, "plot_curve")
+    counted(curves, "plot_curve")
     recorder = new_recorder(dataset)
     for epoch in range(8):
         accuracies = {"accuracy": 0.5, "val_accuracy": epoch / 10}
@@ -375,7 +378,7 @@ def test_what_was_saved_predicts_as_the_half_precision_network_within_a_hundredt
         network = build_model(TINY, 3)
     assert network.get_layer("vgg16").layers[1].compute_dtype == "float16"
     assert network.layers[-1].compute_dtype == "float32"
-    writer = checkpoint.Writer()
+    writer = async_writer.Writer()
     saver = checkpoint.Checkpoint(network, dataset.model / "model.h5", network.weights, writer)
     for weight in network.trainable_weights:
         weight.assign(1.5 * weight)
@@ -528,7 +531,7 @@ def test_the_row_tells_how_many_labels_were_corrected(dataset):
 
 
 def test_two_runs_in_the_same_second_have_names_of_their_own(paths):
-    reserved = [training._reserve(TINY, paths)[1] for _ in range(3)]
+    reserved = [recorder_module.reserve(TINY, paths)[1] for _ in range(3)]
     assert len(set(reserved)) == 3
 
 
@@ -544,7 +547,7 @@ def test_no_photos_names_the_folder(paths):
     + [(name, each) for name in ("finetune", "finetune_strong") for each in ("resnet50", "vgg16")],
 )
 def test_each_experiment_trains_one_epoch_on_the_sample_set(name, backbone, paths):
-    from emo.data.manifest import fetch_dataset
+    from emo.data.download import fetch_dataset
     from emo.models.backbones import get_backbone
 
     fetch_dataset("sample", paths)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emo.data.manifest import fetch_dataset, files_below
+from emo.data.download import fetch_dataset
 from emo.experiments import PRECISIONS, Experiment, get_experiment
+from emo.files import files_below
 from emo.paths import Paths, get_paths
 from emo.training.train import train
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from emo.data.manifest import fetch_dataset
+from emo.data.download import fetch_dataset
 from emo.data.split import training_manifests
 from emo.experiments import get_experiment
-from emo.models.augmentation import write_augmented_copy
 from emo.paths import get_paths
+from emo.training.augmented_copy import write_augmented_copy
 from emo.training.train import train
 
 COPIES = 2

@@ -148,9 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset = options.dataset.expanduser().resolve()
     if not (dataset / "train").is_dir():
-        print(
-            f"tools.bench.duplicates skipped: {dataset / 'train'} is not there; give --dataset DIR that holds train/."
-        )
+        print(f"Skipped: {dataset / 'train'} is not there; give --dataset DIR that holds train/.")
         return
     if options.measure:
         print(json.dumps(measure(dataset, options.measure)))

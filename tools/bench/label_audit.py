@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from emo.data.manifest import class_names, fetch_dataset
+from emo.data.download import fetch_dataset
+from emo.data.manifest import class_names
 from emo.data.split import load_split
 from emo.experiments import get_experiment
 from emo.paths import Paths, get_paths

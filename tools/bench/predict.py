@@ -55,8 +55,8 @@ def measure_start(model: Path, photo: Path, repeats: int = 3) -> tuple[float, fl
 
 def measure_folder(classifier, folder: Path, repeats: int = 3) -> tuple[float, float]:
     """(photos a second of `predict`, photos a second of the network alone), the best of `repeats`."""
+    from emo.data.image_io import load_images
     from emo.inference.classifier import as_sources
-    from emo.training.batches import load_images
 
     images = load_images(as_sources(folder), classifier.image_size)
     bare, whole = [], []
@@ -69,7 +69,7 @@ def measure_folder(classifier, folder: Path, repeats: int = 3) -> tuple[float, f
 
 def measure_one(classifier, photo: Path, repeats: int = 50) -> tuple[float, float]:
     """(seconds of `predict` for one photo, seconds of the network alone), medians, warm."""
-    from emo.training.batches import load_images
+    from emo.data.image_io import load_images
 
     image = load_images([photo], classifier.image_size)
     forward(classifier, image), classifier.predict(photo)
@@ -99,7 +99,8 @@ def write_model(file: Path, backbone: str, image_size: int) -> None:
     from dataclasses import asdict
 
     from emo.experiments import get_experiment
-    from emo.models.build import build_model, save_model
+    from emo.models.build import build_model
+    from emo.models.saving import save_model
 
     experiment = get_experiment("6", backbone=backbone, weights=None, image_size=image_size)
     metadata = {"class_names": [f"class {n}" for n in range(7)], "experiment": asdict(experiment)}

@@ -32,18 +32,23 @@ from PIL import Image
 from tqdm.auto import tqdm
 from tqdm.keras import TqdmCallback
 
-from emo.data.manifest import class_names, fetch_dataset, files_below
+from emo.data.download import fetch_dataset
+from emo.data.image_io import load_images
+from emo.data.manifest import class_names
 from emo.data.split import training_manifests
-from emo.environment import device_name, dtype_policy, versions
+from emo.environment import device_name, versions
 from emo.experiments import Experiment, get_experiment
+from emo.files import files_below
 from emo.inference.classifier import load_classifier
 from emo.models.augmentation import ROTATION, SHIFT, ZOOM, RandomAugmentation
 from emo.models.build import build_model, computing_in
 from emo.paths import PROJECT_ROOT, Paths, get_paths
-from emo.plots.evaluation import BAD, GOOD, TRAIN
-from emo.training.batches import Batches, load_images, one_hot
+from emo.plots.style import BAD, GOOD, TRAIN
+from emo.precision import dtype_policy
+from emo.training.batches import Batches, one_hot
 from emo.training.feature_cache import clear_features
-from emo.training.train import Recorder, compile_trainer, prepare, train
+from emo.training.recorder import Recorder
+from emo.training.train import compile_trainer, prepare, train
 from tools.bench import predict as bench_predict
 from tools.readme.markdown import markdown
 

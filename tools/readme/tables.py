@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from emo.evaluation.intervals import wilson
 from emo.experiments import EXPERIMENTS, Experiment
 from emo.paths import PROJECT_ROOT, get_paths
-from emo.plots.evaluation import TRAIN, VAL
+from emo.plots.style import TRAIN, VAL
 from emo.tracking.table import read_table
 from tools import ablate
 from tools.readme.markdown import markdown
