@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """A mistake the user can mend. The message is one sentence naming the file or field.
+    """A mistake the user can repair. The message is one sentence naming the file or field.
 
     IPython asks an exception for its traceback through `_render_traceback_`; answering with the
     sentence alone keeps stack traces out of the notebooks while the run still stops there.

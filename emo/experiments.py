@@ -1,105 +1,186 @@
-"""What a run is made of, the seed's eleven, and our recipes. Imports no TensorFlow."""
+"""What a run is made of: Experiment, the eleven of the original project, and our recipes.
+
+Imports no TensorFlow.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import difflib
 import json
-import math
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass
+
+import pandas as pd
 
 from emo.errors import UserError
-from emo.models.backbones import check_unfreeze, get_backbone
+from emo.fields import FLAG, Number, OneOf, OrNone, Text, check, setting
+from emo.models.backbones import BACKBONES, check_unfreeze, get_backbone
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
-LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
 MIXES = ("none", "mixup", "cutmix")
+CROSSENTROPY = "categorical_crossentropy"  # the one loss of all runs
 HEAD_LAYERS = "flatten, avg_pool, dropout RATE, dense UNITS"
+# what fields were called until 2026-11-26, in .h5 files, in rows of the table and in states of killed runs
+RENAMED = {
+    "average": "ema",
+    "balance": "class_balance",
+    "color": "color_jitter",
+    "erase": "random_erasing",
+}
+
+
+class _Head:
+    """The layers of a head, as `parse_head` takes them."""
+
+    def accepts(self, value: object) -> bool:
+        parse_head(value)  # has the clearer words
+        return True
+
+    def __str__(self) -> str:
+        return f"a tuple of layers: {HEAD_LAYERS}"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run, and nothing else. Vary one with `dataclasses.replace`.
+    """Everything that decides a run, and nothing else; frozen, so vary one with `dataclasses.replace`.
 
-    - backbone: a key of `emo.BACKBONES`; weights: "imagenet", a file, or None; unfreeze: "none", "all"
-      or a block name (that block and all after it train).
-    - head: the layers between backbone and softmax, e.g. ("avg_pool", "dropout 0.2", "dense 1024");
-      dense layers have ReLU; the softmax layer is added with as many units as there are classes.
-    - freeze_batch_norm: BatchNormalization keeps the statistics and scales that it came with in the unfrozen
-      part too.
-    - precise_batch_norm: before each validation BatchNormalization's statistics are taken anew, where it
-      learns, from training photos as they lie on disk (Wu and Johnson 2021); training is as without.
-    - optimizer: "sgd", "adam" or "adamw"; learning_rate > 0; momentum in [0, 1), for sgd; weight_decay in
-      [0, 1], for adamw (Loshchilov and Hutter 2019).
-    - schedule: "constant", or "cosine": the learning rate rises from 0 over `warmup_epochs`, then falls to 0
-      along half a cosine until the last epoch ends (Loshchilov and Hutter 2017).
-    - label_smoothing in [0, 1): the share of each label that is spread over all classes (Szegedy 2016).
-    - balance in [0, 1]: each class weighs (1 / its share of the training photos) ** balance in the loss, 1 a
-      photo on average; 1 makes classes equal (King and Zeng 2001), 0.5 goes half way (Mahajan 2018).
-    - average in [0, 1): validate and save not the last weights but their moving average, which keeps this
-      share of itself at each step, e.g. 0.999; 0 is off.
-    - augment: the seed's random flip, zoom, shift and rotation at every step, on the training device;
-      augment_strength scales zoom, shift and rotation (1: the seed's, 0: flip alone).
-    - color in [0, 1]: with augment, brightness and contrast change by up to this share (Howard 2013).
-    - erase in [0, 1): with augment, the chance that a rectangle of 2–33% of a photo is lost (Zhong 2020).
-    - mix: with augment, "mixup" blends each photo and its label with another of the batch (Zhang 2018),
-      "cutmix" pastes a rectangle of that one into it (Yun 2019), "none" is off.
-    - use_augmented_copy: train on `data/train_aug` as well, the copy written by the prep notebook.
-    - relabel: lay `data/relabel.csv`, where there is one, over the labels.
-    - views: 0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each
-      photo and, with augment, over `views` augmented copies of it: an epoch takes one of these a photo.
-    - teacher: a `.h5` whose answers make up `teacher_weight`, in (0, 1], of what is to be learned, the labels
-      the rest (Hinton 2015); None is off.
-    - precision: a Keras dtype policy to compute in, or "auto", the fastest of this device. Softmax, loss and
-      the saved model are float32 in any case.
-    - face_margin: None takes photos whole; a number crops and levels the one face in each, with this share
-      of its side added on each side (0.3: 30%). Photos with no face or several stay whole.
-    - image_size in pixels (square); batch_size in photos; seed: everything random comes from it.
-
-    Raises UserError naming the field, what is wrong and what is allowed.
+    What each field means and may hold stands at the field, and in `emo/experiments.md`. Raises UserError
+    naming the field, what is wrong and what is allowed.
     """
 
-    name: str
-    backbone: str
-    head: tuple[str, ...]
-    optimizer: str
-    learning_rate: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    warmup_epochs: float = 0.0
-    loss: str = "categorical_crossentropy"
-    label_smoothing: float = 0.0
-    balance: float = 0.0
-    average: float = 0.0
-    augment: bool = False
-    augment_strength: float = 1.0
-    color: float = 0.0
-    erase: float = 0.0
-    mix: str = "none"
-    use_augmented_copy: bool = False
-    relabel: bool = True
-    views: int = 0
-    epochs: int = 10
-    unfreeze: str = "none"
-    freeze_batch_norm: bool = False
-    precise_batch_norm: bool = False
-    weights: str | None = "imagenet"
-    teacher: str | None = None
-    teacher_weight: float = 0.0
-    face_margin: float | None = None
-    image_size: int = 224
-    batch_size: int = 32
-    precision: str = "auto"
-    seed: int = 42
+    name: str = setting("What the run is called: the key of `EXPERIMENTS` it began as.", Text("a name"))
+    backbone: str = setting(
+        "The network before the head, a key of `emo.BACKBONES`.", OneOf(tuple(BACKBONES)), features=True
+    )
+    head: tuple[str, ...] = setting(
+        "The layers between backbone and softmax, such as `('avg_pool', 'dropout 0.2', 'dense 1024')`; dense "
+        "layers have ReLU. The softmax layer follows by itself, with a unit per class.",
+        _Head(),
+    )
+    optimizer: str = setting("`adamw`: Loshchilov and Hutter 2019.", OneOf(OPTIMIZERS))
+    learning_rate: float = setting("The learning rate, with `cosine` its highest.", Number(0, 10, above=True))
+    momentum: float = setting("Of `sgd`.", Number(0, 0.9999), 0.0)
+    weight_decay: float = setting("Of `adamw`, not on biases and BatchNormalization.", Number(0, 1), 0.0)
+    schedule: str = setting(
+        "`cosine`: the learning rate rises from 0 over `warmup_epochs`, then falls to 0 along half a cosine "
+        "until the last epoch ends (Loshchilov and Hutter 2017).",
+        OneOf(SCHEDULES),
+        "constant",
+    )
+    warmup_epochs: float = setting("Epochs, or parts of one, at most all.", Number(0, 10_000), 0.0)
+    label_smoothing: float = setting(
+        "The share of each label that is spread over all classes (Szegedy et al. 2016).",
+        Number(0, 0.9999),
+        0.0,
+    )
+    class_balance: float = setting(
+        "Each class weighs (1 / its share of the training photos) to this power in the loss, 1 per photo on "
+        "average: 1 makes classes equal (King and Zeng 2001), 0.5 goes half way (Mahajan et al. 2018).",
+        Number(0, 1),
+        0.0,
+    )
+    ema: float = setting(
+        "Validate and save the moving average of the weights, which keeps this share of itself at each step; "
+        "it reaches back over some 1 / (1 − ema) steps. 0 is off.",
+        Number(0, 0.9999),
+        0.0,
+    )
+    augment: bool = setting(
+        "Random flip, zoom, shift and rotation at every step, on the device that trains.", FLAG, False
+    )
+    augment_strength: float = setting(
+        "Scales zoom, shift and rotation: 1 is the original project's (±20%, ±20%, ±15°), 0 flips only.",
+        Number(0, 2),
+        1.0,
+    )
+    color_jitter: float = setting(
+        "With `augment`, brightness and contrast change by up to this share (Howard 2013).", Number(0, 1), 0.0
+    )
+    random_erasing: float = setting(
+        "With `augment`, the chance that a rectangle of 2–33% of a photo is filled with its mean (Zhong et "
+        "al. 2020).",
+        Number(0, 0.9999),
+        0.0,
+    )
+    mix: str = setting(
+        "With `augment`, `mixup` blends each photo and its label with another of the batch (Zhang et al. "
+        "2018), `cutmix` pastes a rectangle of that one into it (Yun et al. 2019).",
+        OneOf(MIXES),
+        "none",
+    )
+    use_augmented_copy: bool = setting(
+        "Train on `data/train_aug` as well, the augmented copy that the prep notebook can write.", FLAG, False
+    )
+    relabel: bool = setting("Lay `data/relabel.csv`, where there is one, over the labels.", FLAG, True)
+    views: int = setting(
+        "0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each photo "
+        "and, with `augment`, over this many augmented views of it, which are cached in `data/.features`; "
+        "each epoch takes one of them per photo.",
+        Number(0, 1000, whole=True),
+        0,
+    )
+    epochs: int = setting("Passes over the training photos.", Number(1, 10_000, whole=True), 10)
+    unfreeze: str = setting(
+        "What of the backbone trains beside the head: `none`, `all`, or a block from which on it does.",
+        Text("'none', 'all' or the name of a block of the backbone"),
+        "none",
+    )
+    freeze_batch_norm: bool = setting(
+        "BatchNormalization keeps the statistics and scales that it came with, also where layers train.",
+        FLAG,
+        False,
+    )
+    precise_batch_norm: bool = setting(
+        "Before each validation, take BatchNormalization's statistics anew from 2,048 unaugmented training "
+        "images (Wu and Johnson 2021); training is as without.",
+        FLAG,
+        False,
+    )
+    weights: str | None = setting(
+        "What the backbone starts from: ImageNet's weights, a file (such as a `.h5` of a run with the "
+        "same backbone), or random numbers (None).",
+        OrNone(Text("'imagenet', a file")),
+        "imagenet",
+    )
+    teacher: str | None = setting(
+        "Knowledge distillation: a trained `.h5` of the same classes whose answers are soft labels (Hinton, "
+        "Vinyals and Dean 2015, at temperature 1).",
+        OrNone(Text("a .h5")),
+        None,
+    )
+    teacher_weight: float = setting("The share of a soft label in what is learned.", Number(0, 1), 0.0)
+    face_margin: float | None = setting(
+        "Crop and level the one face in each photo, with this share of its side around it on each side; "
+        "photos with no face or several stay whole, as all do with None.",
+        OrNone(Number(0, 2)),
+        None,
+        features=True,
+    )
+    image_size: int = setting(
+        "Pixels a side of the square that photos are resized to.",
+        Number(16, 1024, whole=True),
+        224,
+        features=True,
+    )
+    batch_size: int = setting("Photos per step.", Number(1, 4096, whole=True), 32)
+    precision: str = setting(
+        "The Keras dtype policy to compute in; `auto` is the fastest of the device. Softmax, loss and the "
+        "saved model are float32 in any case.",
+        OneOf(PRECISIONS),
+        "auto",
+    )
+    seed: int = setting("Everything random follows from it.", Number(0, 2**31 - 1, whole=True), 42)
 
-    def __new__(cls, *args, **fields):
+    def __new__(cls, *args, **values):
         # the generated __init__ would answer an unknown name with a TypeError that names no alternatives
         allowed = [field.name for field in dataclasses.fields(cls)]
-        for name in fields:
+        for name in values:
             if name not in allowed:
-                raise UserError(f"Experiment has no field {name!r}; its fields are {', '.join(allowed)}.")
+                raise UserError(f"Experiment has no field {name!r}{_nearest(name, allowed)}")
         return super().__new__(cls)
 
     def __post_init__(self):
@@ -108,105 +189,142 @@ class Experiment:
         for field in ("learning_rate", "momentum", "weight_decay"):  # Keras's optimizers refuse whole numbers
             if type(getattr(self, field)) is int:
                 object.__setattr__(self, field, float(getattr(self, field)))
-        backbone = get_backbone(self.backbone)
+        check(self)
         check_unfreeze(self.backbone, self.unfreeze)
-        parse_head(self.head)
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("loss", self.loss, LOSSES)
-        _one_of("augment", self.augment, (True, False))
-        _one_of("mix", self.mix, MIXES)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("use_augmented_copy", self.use_augmented_copy, (True, False))
-        _one_of("relabel", self.relabel, (True, False))
-        _one_of("freeze_batch_norm", self.freeze_batch_norm, (True, False))
-        _one_of("precise_batch_norm", self.precise_batch_norm, (True, False))
-        _number("learning_rate", self.learning_rate, float, 0, 10, above=True)
-        _number("momentum", self.momentum, float, 0, 0.9999)
-        if self.momentum and self.optimizer != "sgd":
-            raise UserError(
-                f"momentum={self.momentum} belongs to optimizer='sgd'; set it to 0 for {self.optimizer}."
-            )
-        _number("weight_decay", self.weight_decay, float, 0, 1)
-        if self.weight_decay and self.optimizer != "adamw":
-            raise UserError(
-                f"weight_decay={self.weight_decay} belongs to optimizer='adamw'; set it to 0 for "
-                f"{self.optimizer}."
-            )
-        _number("label_smoothing", self.label_smoothing, float, 0, 0.9999)
-        _number("average", self.average, float, 0, 0.9999)
-        _number("balance", self.balance, float, 0, 1)
-        _number("augment_strength", self.augment_strength, float, 0, 2)
-        _number("color", self.color, float, 0, 1)
-        _number("erase", self.erase, float, 0, 0.9999)
-        for field, off in (("color", 0), ("erase", 0), ("mix", "none")):
-            if (value := getattr(self, field)) != off and not self.augment:
-                raise UserError(
-                    f"{field}={value!r} is part of the augmentation; set augment=True, or {field}={off!r}."
-                )
-        _number("views", self.views, int, 0, 1000)
-        if self.views and self.mix != "none":
-            raise UserError(
-                f"mix={self.mix!r} makes new pictures at every step, but views={self.views} passes them "
-                "through frozen layers once: set views=0, or mix='none'."
-            )
-        if self.views and self.unfreeze == "all":
-            raise UserError(
-                f"views={self.views} reuses what frozen layers give, but unfreeze='all' freezes none: "
-                "set views=0, or unfreeze to a block."
-            )
-        _file("weights", self.weights, "'imagenet', a file or None")
-        _file("teacher", self.teacher, "a .h5 or None")
-        _number("teacher_weight", self.teacher_weight, float, 0, 1)
-        if (self.teacher is None) != (self.teacher_weight == 0):
-            raise UserError(
-                f"teacher={self.teacher!r} and teacher_weight={self.teacher_weight} belong together: give a "
-                "model and a weight above 0, or None and 0."
-            )
-        if self.views and self.teacher:
-            raise UserError(
-                f"teacher={self.teacher!r} sees the pictures of every step, but views={self.views} passes "
-                "them through frozen layers once: set views=0, or teacher=None and teacher_weight=0."
-            )
-        if self.face_margin is not None:
-            _number("face_margin", self.face_margin, float, 0, 2)
-            if self.use_augmented_copy:
-                raise UserError(
-                    f"face_margin={self.face_margin} does not go with use_augmented_copy=True: copies are of "
-                    "whole photos; set face_margin to None, or use augment=True instead."
-                )
-        _number("epochs", self.epochs, int, 1, 10_000)
-        _number("warmup_epochs", self.warmup_epochs, float, 0, self.epochs)
-        if self.warmup_epochs and self.schedule == "constant":
-            raise UserError(f"warmup_epochs={self.warmup_epochs} belongs to schedule='cosine'; set it to 0.")
-        _number("image_size", self.image_size, int, backbone.min_size, 1024)
-        _number("batch_size", self.batch_size, int, 1, 4096)
-        if self.mix != "none" and self.batch_size % 2:
-            raise UserError(
-                f"batch_size={self.batch_size} is odd, but mix={self.mix!r} takes a batch's photos in pairs; "
-                "choose an even one."
-            )
-        _number("seed", self.seed, int, 0, 2**31 - 1)
+        for fault in _contradictions(self):
+            raise UserError(fault)
 
     def to_json(self) -> str:
         """One line of JSON that `Experiment.from_json` turns back into an equal experiment."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:
-        """The experiment that `to_json` wrote. Raises UserError for fields it does not know."""
-        return cls(**json.loads(text))
+        """The experiment that `to_json` wrote, today or before fields were renamed.
+
+        Raises UserError for fields it does not know.
+        """
+        values = {RENAMED.get(name, name): value for name, value in json.loads(text).items()}
+        if (loss := values.pop("loss", CROSSENTROPY)) != CROSSENTROPY:
+            raise UserError(f"loss={loss!r} is no longer supported; runs minimize {CROSSENTROPY}.")
+        return cls(**values)
+
+    def changes(self) -> dict:
+        """What differs from the experiment of that name, or, for another name, from the defaults."""
+        usual = EXPERIMENTS.get(self.name)
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != (getattr(usual, field.name) if usual else field.default)
+        }
+
+
+def _nearest(name: str, allowed: list[str]) -> str:
+    """What was probably meant, else all there is."""
+    if name in RENAMED:
+        return f", it is called {RENAMED[name]!r} now."
+    if near := difflib.get_close_matches(name, allowed, n=1, cutoff=0.7):
+        return f"; did you mean {near[0]!r}?"
+    return f"; its fields are {', '.join(allowed)}."
+
+
+def _contradictions(e: Experiment):
+    """What fields say against each other, a sentence each."""
+    if e.image_size < (smallest := get_backbone(e.backbone).min_size):
+        yield f"image_size={e.image_size} must be from {smallest} on for {e.backbone}."
+    if e.momentum and e.optimizer != "sgd":
+        yield f"momentum={e.momentum} belongs to optimizer='sgd'; set it to 0 for {e.optimizer}."
+    if e.weight_decay and e.optimizer != "adamw":
+        yield f"weight_decay={e.weight_decay} belongs to optimizer='adamw'; set it to 0 for {e.optimizer}."
+    if e.warmup_epochs and e.schedule == "constant":
+        yield f"warmup_epochs={e.warmup_epochs} belongs to schedule='cosine'; set it to 0."
+    if e.warmup_epochs > e.epochs:
+        yield f"warmup_epochs={e.warmup_epochs} must be a number from 0 to epochs={e.epochs}."
+    for field, off in (("color_jitter", 0), ("random_erasing", 0), ("mix", "none")):
+        if (value := getattr(e, field)) != off and not e.augment:
+            yield f"{field}={value!r} is part of the augmentation; set augment=True, or {field}={off!r}."
+    if e.mix != "none" and e.batch_size % 2:
+        yield (
+            f"batch_size={e.batch_size} is odd, but mix={e.mix!r} takes a batch's photos in pairs; choose an "
+            "even one."
+        )
+    if (e.teacher is None) != (e.teacher_weight == 0):
+        yield (
+            f"teacher={e.teacher!r} and teacher_weight={e.teacher_weight} belong together: give a model and "
+            "a weight above 0, or None and 0."
+        )
+    if e.views:
+        once = f"views={e.views} passes photos through frozen layers once: set views=0"
+        if e.mix != "none":
+            yield f"mix={e.mix!r} makes new pictures at every step, but {once}, or mix='none'."
+        if e.unfreeze == "all":
+            yield f"unfreeze='all' freezes nothing, but {once}, or unfreeze to a block."
+        if e.teacher:
+            yield (
+                f"teacher={e.teacher!r} sees the pictures of every step, but {once}, or teacher=None and "
+                "teacher_weight=0."
+            )
+    if e.face_margin is not None and e.use_augmented_copy:
+        yield (
+            f"face_margin={e.face_margin} does not go with use_augmented_copy=True: copies are of whole "
+            "photos; set face_margin to None, or use augment=True instead."
+        )
 
 
 def get_experiment(name: str, /, **changes) -> Experiment:
-    """The experiment of that name with some fields changed. Raises UserError naming what is allowed."""
-    name = str(name)  # a form or a command line may make a number of "6"
-    if name not in EXPERIMENTS:
+    """The experiment of that name with some fields changed.
+
+    `name` may be an entry of `experiment_menu`, too. Raises UserError naming what is allowed.
+    """
+    key = str(name).partition(":")[0].strip()  # a form or a command line may make a number of "6"
+    if key not in EXPERIMENTS:
         raise UserError(f"There is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
-    return dataclasses.replace(EXPERIMENTS[name], **changes)
+    return dataclasses.replace(EXPERIMENTS[key], **changes)
 
 
-def parse_head(head: tuple[str, ...]) -> list[tuple[str, float | None]]:
+def parse_changes(changes: dict | str | None) -> dict:
+    """The fields to change, from a dict, its JSON, or text such as "epochs=3, image_size=96".
+
+    Raises UserError for anything else.
+    """
+    if isinstance(changes, dict):
+        return changes
+    if isinstance(changes, dict):
+        return changes
+    with suppress(ValueError, SyntaxError, AttributeError):  # of what is no text, too
+        text = (changes or "").strip()
+        if text.startswith("{"):
+            return dict(json.loads(text))
+        call = ast.parse(f"dict({text})", mode="eval").body
+        if not call.args and all(pair.arg for pair in call.keywords):
+            # a bare word, as in unfreeze=conv5, is meant as text
+            return {
+                pair.arg: pair.value.id if isinstance(pair.value, ast.Name) else ast.literal_eval(pair.value)
+                for pair in call.keywords
+            }
+    raise UserError(
+        f"changes={changes!r} cannot be read; give a dict such as {{'epochs': 3}}, the same as JSON, or "
+        "'epochs=3, image_size=96'."
+    )
+
+
+def experiment_menu() -> list[str]:
+    """An entry per experiment, "name: what it is", for a notebook's form; `get_experiment` takes them."""
+    return [f"{name}: {summary}" for name, summary in SUMMARIES.items()]
+
+
+def describe_experiment(experiment: Experiment) -> pd.DataFrame:
+    """What differs from the defaults: a row per field with its value, the default and what it means."""
+    rows = [
+        (field.name, getattr(experiment, field.name), field.default, field.metadata["description"])
+        for field in dataclasses.fields(experiment)
+        if getattr(experiment, field.name) != field.default
+    ]
+    table = pd.DataFrame(rows, columns=["field", "value", "default", "meaning"]).set_index("field")
+    return table.assign(default=table["default"].map(lambda value: "" if value is MISSING else value))
+
+
+def parse_head(head: object) -> list[tuple[str, float | None]]:
     """("avg_pool", "dropout 0.2") → [("avg_pool", None), ("dropout", 0.2)]. Raises UserError."""
     if not isinstance(head, tuple) or not head:
         raise UserError(f"head={head!r} must be a tuple of layers such as ('avg_pool', 'dropout 0.2').")
@@ -229,25 +347,9 @@ def parse_head(head: tuple[str, ...]) -> list[tuple[str, float | None]]:
     return parsed
 
 
-def _one_of(field: str, value: object, allowed: tuple) -> None:
-    if value not in allowed:
-        raise UserError(f"{field}={value!r} is unknown; choose one of {', '.join(map(str, allowed))}.")
-
-
-def _file(field: str, value: object, allowed: str) -> None:
-    if not (value is None or (isinstance(value, str) and value)):
-        raise UserError(f"{field}={value!r} is no file name; give {allowed}.")
-
-
-def _number(field: str, value: object, kind: type, low: float, high: float, above: bool = False) -> None:
-    right_kind = isinstance(value, (int, kind)) and not isinstance(value, bool)
-    if not right_kind or math.isnan(value) or not low <= value <= high or (above and value == low):
-        what = "a whole number" if kind is int else "a number"
-        start = f"above {low}" if above else f"from {low}"
-        raise UserError(f"{field}={value!r} must be {what} {start} to {high}.")
-
-
-def _seed(number: int, backbone: str, head: tuple[str, ...], optimizer: str, lr: float, **rest) -> Experiment:
+def _original(
+    number: int, backbone: str, head: tuple[str, ...], optimizer: str, lr: float, **rest
+) -> Experiment:
     return Experiment(str(number), backbone, head, optimizer, lr, 0.9 if optimizer == "sgd" else 0.0, **rest)
 
 
@@ -263,7 +365,7 @@ _FINETUNE = Experiment(
     schedule="cosine",
     warmup_epochs=0.5,
     label_smoothing=0.1,
-    average=0.998,
+    ema=0.998,
     augment=True,
     augment_strength=0.5,
     epochs=10,
@@ -271,18 +373,18 @@ _FINETUNE = Experiment(
     image_size=128,
 )
 
-# The table of the seed's README, row by row (there is no experiment 3). It names neither image size nor
-# batch; 224 is the size that ResNet50 and VGG16 were published with, 32 is Keras's default batch.
+# The table of the original project (2020), row by row; there is no experiment 3. It names neither image size
+# nor batch; 224 is the size that ResNet50 and VGG16 were published with, 32 is Keras's default batch.
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
-        _seed(1, "resnet50", ("flatten", "dense 1024"), "sgd", 0.01),
-        _seed(2, "vgg16", ("flatten", "dense 512"), "sgd", 0.01),
-        _seed(4, "xception", ("flatten", "dense 1024"), "sgd", 0.01),
-        _seed(5, "xception", ("flatten", "dense 1024"), "sgd", 0.01, augment=True),
-        _seed(6, "xception", ("avg_pool", "dropout 0.2"), "adam", 0.001, augment=True),
-        _seed(7, "xception", ("avg_pool", "dropout 0.2"), "adam", 0.001, augment=True, epochs=15),
-        _seed(
+        _original(1, "resnet50", ("flatten", "dense 1024"), "sgd", 0.01),
+        _original(2, "vgg16", ("flatten", "dense 512"), "sgd", 0.01),
+        _original(4, "xception", ("flatten", "dense 1024"), "sgd", 0.01),
+        _original(5, "xception", ("flatten", "dense 1024"), "sgd", 0.01, augment=True),
+        _original(6, "xception", ("avg_pool", "dropout 0.2"), "adam", 0.001, augment=True),
+        _original(7, "xception", ("avg_pool", "dropout 0.2"), "adam", 0.001, augment=True, epochs=15),
+        _original(
             8,
             "xception",
             ("avg_pool", "dropout 0.5", "dense 512", "dense 128"),
@@ -291,16 +393,18 @@ EXPERIMENTS: dict[str, Experiment] = {
             augment=True,
             epochs=17,
         ),
-        _seed(9, "xception", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=20),
-        _seed(
+        _original(
+            9, "xception", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=20
+        ),
+        _original(
             10, "resnet50", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=20
         ),
-        _seed(
+        _original(
             11, "resnet50", ("avg_pool", "dropout 0.2", "dense 1024"), "sgd", 0.01, augment=True, epochs=40
         ),
-        _seed(12, "resnet50", ("avg_pool",), "sgd", 0.01, augment=True, epochs=20, unfreeze="conv5"),
+        _original(12, "resnet50", ("avg_pool",), "sgd", 0.01, augment=True, epochs=20, unfreeze="conv5"),
         _FINETUNE,
-        # finetune learns its training photos by heart: what keeps it from that, and the time that this takes.
+        # finetune overfits in the end: what keeps it from that, and the time that this takes.
         dataclasses.replace(
             _FINETUNE,
             name="finetune_strong",
@@ -323,7 +427,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             schedule="cosine",
             warmup_epochs=1,
             label_smoothing=0.1,
-            average=0.998,
+            ema=0.998,
             augment=True,
             augment_strength=0.7,
             epochs=32,
@@ -334,3 +438,18 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
     )
 }
+
+
+def _summary(e: Experiment) -> str:
+    """One of the original eleven in a few words."""
+    trained = "frozen" if e.unfreeze == "none" else f"from {e.unfreeze} on"
+    rate = f"{e.optimizer} {e.learning_rate:g}"
+    how = f"{e.epochs} epochs" + (", augmented" if e.augment else "")
+    return f"original project, {e.backbone} {trained}, {', '.join(e.head)}, {rate}, {how}"
+
+
+SUMMARIES = {
+    "finetune": "all layers of Xception learn; the first choice on a GPU",
+    "finetune_strong": "the same for three times as long, with more against overfitting",
+    "emo_mini": "a small network for 48 px from a random start; for computers without a GPU",
+} | {name: _summary(e) for name, e in EXPERIMENTS.items() if name.isdecimal()}

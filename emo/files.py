@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LEFTOVERS = {".DS_Store", ".gitkeep", "Thumbs.db", "desktop.ini"}
@@ -38,8 +39,32 @@ def files_below(folder: Path) -> Iterator[Path]:
                 yield child
 
 
+@contextmanager
+def atomic(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Gives a draft beside `path` to be written, which then takes its place: whole, or not at all.
+
+    `sync` waits for the disk, some milliseconds. A draft that a kill leaves behind is hidden, and the next
+    one takes its place.
+    """
+    path = path.resolve()  # a link stays a link
+    draft = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    try:
+        yield draft
+        if sync:
+            with draft.open("rb+") as written:
+                os.fsync(written.fileno())  # else a machine that dies may leave the name on old blocks
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)  # a full disk has no room for it
+
+
+def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
+    """Writes the file whole or not at all."""
+    with atomic(path, sync) as draft:
+        draft.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all, as UTF-8."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    draft.replace(path)
+    """Writes the file whole or not at all, as UTF-8; what that cannot hold becomes its escape."""
+    # a lone surrogate comes from a file name in another encoding
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))

@@ -34,7 +34,7 @@ class Paths:
 
     @property
     def augmentation_record(self) -> Path:
-        """`data/train_aug.json`: how many copies a photo `train_aug` holds, and their seed."""
+        """`data/train_aug.json`: how many copies per photo `train_aug` holds, and their seed."""
         return self.data / "train_aug.json"
 
     @property
@@ -59,7 +59,7 @@ class Paths:
 
     @property
     def class_names(self) -> Path:
-        """`data/class_names.txt`: one class a line, in the order of the model's outputs."""
+        """`data/class_names.txt`: one class per line, in the order of the model's outputs."""
         return self.data / "class_names.txt"
 
     @property

@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
 
 from emo.errors import UserError
+from emo.files import write_text
 
 CACHE = Path("~/.cache/emo_classificator").expanduser()
 
@@ -45,9 +47,22 @@ def dtype_policy(precision: str = "auto") -> str:
     return "mixed_bfloat16" if oldest >= (8, 0) else "mixed_float16" if oldest >= (7, 0) else "float32"
 
 
+@contextmanager
+def computing_in(policy: str) -> Iterator[None]:
+    """What is built inside computes in that Keras dtype policy."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @cache
 def _cpu_gains_by_bfloat16() -> bool:
-    """Measured once a machine and TensorFlow, then remembered: the same seed must give the same run."""
+    """Measured once per machine and TensorFlow, then remembered: the same seed must give the same run."""
     import tensorflow as tf
 
     cpu = Path("/proc/cpuinfo")
@@ -70,7 +85,7 @@ def _remembered(file: Path, decide: Callable[[], bool]) -> bool:
                 return bool(json.loads(file.read_text()))
             except (FileNotFoundError, ValueError):
                 decision = decide()
-                file.write_text(json.dumps(decision))
+                write_text(file, json.dumps(decision))
                 return decision
     except OSError:  # a home folder that cannot be written to
         return decide()

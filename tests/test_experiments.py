@@ -1,15 +1,29 @@
+import contextlib
 import dataclasses
+import json
 import re
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emo.errors import UserError
-from emo.experiments import EXPERIMENTS, Experiment, get_experiment
+from emo.experiments import (
+    CROSSENTROPY,
+    EXPERIMENTS,
+    RENAMED,
+    Experiment,
+    describe_experiment,
+    experiment_menu,
+    get_experiment,
+    parse_changes,
+)
 from emo.models.backbones import BACKBONES, get_backbone
 from emo.models.build import build_model
-from emo.models.saving import save_model
+from emo.models.saving import read_metadata, save_model
+from emo.paths import EMO_MINI
 from emo.tracking.table import SEED_ROWS
 from emo.training.optimizer import build_loss, build_optimizer
 
@@ -17,13 +31,13 @@ SMALLEST = {"resnet50": 32, "vgg16": 32, "xception": 71}
 
 
 @pytest.mark.parametrize("row", SEED_ROWS, ids=lambda row: str(row["number"]))
-def test_the_eleven_are_those_of_the_seeds_table(row):
-    """Builds each, and compares layers, optimizer and the rest with the words of the seed's own table."""
+def test_the_eleven_are_those_of_the_original_table(row):
+    """Builds each, and compares layers, optimizer and the rest with the original table's words."""
     experiment = EXPERIMENTS[str(row["number"])]
     assert experiment.backbone == row["base_model"].lower()
     assert experiment.epochs == int(row["epochs"])
     assert experiment.augment == (str(row["augmentation"]).startswith("да") or row["augmentation"] is True)
-    assert experiment.loss == row["loss"].strip("'")
+    assert row["loss"].strip("'") == CROSSENTROPY
 
     small = dataclasses.replace(experiment, weights=None, image_size=SMALLEST[experiment.backbone])
     model = build_model(small, class_count=9)
@@ -58,7 +72,7 @@ def test_there_are_eleven_and_no_third():
 @pytest.mark.parametrize(
     ("changes", "allowed"),
     [
-        ({"epoch": 2}, "epochs"),
+        ({"epoch": 2}, "did you mean 'epochs'"),
         ({"backbone": "resnet"}, "resnet50, vgg16, xception"),
         ({"backbone": ["vgg16"]}, "resnet50, vgg16, xception"),
         ({"head": 5}, "tuple"),
@@ -69,7 +83,11 @@ def test_there_are_eleven_and_no_third():
         ({"head": "flatten"}, "tuple"),
         ({"optimizer": "sdg"}, "sgd, adam"),
         ({"optimizer": "adam"}, "set it to 0"),
-        ({"loss": "mse"}, "categorical_crossentropy"),
+        ({"loss": "mse"}, "its fields are name, backbone"),
+        ({"imagesize": 96}, "did you mean 'image_size'"),
+        ({"average": 0.9}, "it is called 'ema' now"),
+        ({"image_size": 64, "backbone": "xception", "unfreeze": "none"}, "from 71 on for xception"),
+        ({"warmup_epochs": 11, "schedule": "cosine", "epochs": 10}, "from 0 to epochs=10"),
         ({"learning_rate": 0}, "above 0"),
         ({"learning_rate": float("nan")}, "a number"),
         ({"epochs": 2.5}, "whole number"),
@@ -84,18 +102,18 @@ def test_there_are_eleven_and_no_third():
         ({"teacher": "a.h5", "teacher_weight": 1.5}, "0 to 1"),
         ({"teacher": "a.h5", "teacher_weight": 0.5, "views": 1}, "set views=0"),
         ({"precision": "half"}, "mixed_float16"),
-        ({"color": 1.5}, "to 1"),
-        ({"color": 0.3, "augment": False}, "set augment=True, or color=0"),
-        ({"erase": 1}, "from 0"),
-        ({"erase": 0.5, "augment": False, "views": 2}, "set augment=True, or erase=0"),
+        ({"color_jitter": 1.5}, "to 1"),
+        ({"color_jitter": 0.3, "augment": False}, "set augment=True, or color_jitter=0"),
+        ({"random_erasing": 1}, "from 0"),
+        ({"random_erasing": 0.5, "augment": False, "views": 2}, "set augment=True, or random_erasing=0"),
         ({"mix": "mixcut"}, "none, mixup, cutmix"),
         ({"mix": "cutmix", "augment": False}, "set augment=True, or mix='none'"),
         ({"mix": "mixup", "views": 2}, "set views=0"),
         ({"batch_size": 31, "mix": "mixup"}, "even"),
-        ({"balance": -0.5}, "from 0"),
+        ({"class_balance": -0.5}, "from 0"),
         ({"views": -1}, "from 0"),
         ({"views": True}, "whole number"),
-        ({"views": 2, "unfreeze": "all"}, "freezes none"),
+        ({"views": 2, "unfreeze": "all"}, "freezes nothing"),
         ({"face_margin": -0.1}, "from 0"),
         ({"face_margin": True}, "a number"),
         ({"face_margin": 0.3, "use_augmented_copy": True}, "augment=True"),
@@ -122,6 +140,67 @@ def test_a_whole_number_is_a_learning_rate_too():
 def test_json_round_trip():
     experiment = get_experiment("8", weights=None, image_size=96, face_margin=0.3)
     assert Experiment.from_json(experiment.to_json()) == experiment
+
+
+def test_what_was_written_before_fields_were_renamed_is_read():
+    """A `.h5` of that time, and a row with each of the older names."""
+    old = read_metadata(EMO_MINI)["experiment"]
+    assert {"average", "loss"} <= set(old)
+    experiment = Experiment.from_json(json.dumps(old))
+    assert experiment.ema == old["average"] > 0
+    old |= {"color": 0.25, "erase": 0.5, "balance": 1.0}
+    experiment = Experiment.from_json(json.dumps(old))
+    assert [getattr(experiment, new) for new in RENAMED.values()] == [old[name] for name in RENAMED]
+    with pytest.raises(UserError, match="loss='categorical_focal_crossentropy' is no longer supported"):
+        Experiment.from_json(json.dumps(old | {"loss": "categorical_focal_crossentropy"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epochs=3, unfreeze=conv5, augment=False, weights=None, learning_rate=1e-3",
+        "epochs = 3,unfreeze='conv5', augment=False,weights=None,learning_rate=0.001",
+        '{"epochs": 3, "unfreeze": "conv5", "augment": false, "weights": null, "learning_rate": 1e-3}',
+        {"epochs": 3, "unfreeze": "conv5", "augment": False, "weights": None, "learning_rate": 1e-3},
+    ],
+)
+def test_changes_are_a_dict_its_json_or_text(text):
+    """As a form, a command line or papermill hands them over."""
+    expected = {"epochs": 3, "unfreeze": "conv5", "augment": False, "weights": None, "learning_rate": 1e-3}
+    assert parse_changes(text) == expected
+    assert get_experiment("12", **parse_changes(text)).epochs == 3
+
+
+@pytest.mark.parametrize("nothing", ["", "  ", None, {}, "{}"])
+def test_no_changes(nothing):
+    assert parse_changes(nothing) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["epochs", "3", "epochs=", "{epochs: 3}", "[1]", 5, "f(**x)", "a=open('x')", "("]
+)
+def test_changes_that_cannot_be_read_are_a_sentence(text):
+    with pytest.raises(UserError, match="cannot be read; give a dict"):
+        parse_changes(text)
+
+
+@given(st.text(max_size=40))
+def test_no_text_of_changes_runs_anything_or_crashes(text):
+    with contextlib.suppress(UserError):
+        assert isinstance(parse_changes(text), dict)
+
+
+def test_every_entry_of_the_menu_is_an_experiment_and_finetune_comes_first():
+    chosen = [get_experiment(entry).name for entry in experiment_menu()]
+    assert chosen[0] == "finetune"
+    assert sorted(chosen) == sorted(EXPERIMENTS)
+
+
+def test_what_differs_from_the_defaults_is_told_with_its_meaning():
+    table = describe_experiment(get_experiment("emo_mini", epochs=5, momentum=0.0))
+    assert table.value["epochs"] == 5 and table.default["epochs"] == 10
+    assert "moving average of the weights" in table.meaning["ema"]
+    assert "momentum" not in table.index and "seed" not in table.index
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -33,7 +33,8 @@ from emo.files import write_text
 from emo.paths import EMO_MINI, PROJECT_ROOT, Paths, get_paths
 from emo.plots.style import BAD, GOOD, TRAIN
 from emo.tracking.table import read_table, update_run
-from emo.training.train import FINISHED, train
+from emo.training.run import Ending
+from emo.training.train import train
 from tools.readme.markdown import markdown
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
@@ -60,11 +61,11 @@ class Ablation:
     variants: tuple[dict[str, dict], ...]
 
 
-# `average` reaches back over the same share of a run as in the recipe, 6% of its steps
+# `ema` reaches back over the same share of a run as in the recipe, 6% of its steps
 ABLATIONS = {
     "finetune": Ablation(
         photos=2000,
-        base={"epochs": 3, "average": 0.95, "image_size": 72, "unfreeze": "block5"},
+        base={"epochs": 3, "ema": 0.95, "image_size": 72, "unfreeze": "block5"},
         variants=(
             {"96 px": {"image_size": 96}},
             {
@@ -78,14 +79,14 @@ ABLATIONS = {
                 "full augmentation": {"augment_strength": 1.0},
             },
             {
-                "erase": {"erase": 0.5},
-                "color": {"color": 0.3},
+                "random erasing": {"random_erasing": 0.5},
+                "color jitter": {"color_jitter": 0.3},
                 "mixup": {"mix": "mixup"},
                 "cutmix": {"mix": "cutmix"},
             },
             {"no label smoothing": {"label_smoothing": 0.0}},
-            {"no average": {"average": 0.0}},
-            {"balanced": {"balance": 1.0}},
+            {"no moving average": {"ema": 0.0}},
+            {"balanced classes": {"class_balance": 1.0}},
             {"learning rate / 3": {"learning_rate": 1e-4}, "learning rate × 3": {"learning_rate": 9e-4}},
             {
                 "frozen BatchNormalization": {"freeze_batch_norm": True},
@@ -138,8 +139,8 @@ def prepare_photos(dataset: str, count: int, paths: Paths) -> None:
     fetch_dataset(dataset, paths)
     if not paths.split.exists():
         photos = scan_splits(paths)
-        # a twin to validate on would reward the variant that learns by heart
-        split_photos(photos, find_duplicates(photos), paths, leave_out_twins=True)
+        # a duplicate to validate on would reward the variant that overfits
+        split_photos(photos, find_duplicates(photos), paths, leave_out_duplicates=True)
     table = pd.read_csv(paths.split, dtype=str, keep_default_na=False)
     before = table.copy()
     for split in ("train", "val"):
@@ -159,7 +160,7 @@ def logged_runs(paths: Paths) -> dict[Experiment, tuple]:
     for row in read_table(paths).itertuples():
         with suppress(ValueError, TypeError):  # the seed's rows have no settings, other versions' may not fit
             experiment = Experiment.from_json(row.settings)
-            if row.state == FINISHED or "NaN" in row.state:
+            if Ending.of(row.state) in (Ending.FINISHED, Ending.DIVERGED):
                 found[experiment] = row
     return found
 
@@ -185,7 +186,7 @@ def run_missing(variants: list[Variant], seeds: Sequence[int], projects: dict[st
                 continue
             update_run(run.model_path, comment, paths)
             print(f"{variant.name}, seed {seed}: {run}", flush=True)
-            if run.state.startswith("stopped by the user"):
+            if run.outcome.ending is Ending.INTERRUPTED:
                 raise KeyboardInterrupt
         elif row.comment != comment["comment"]:  # killed between the two
             update_run(row.model_file, comment, paths)

@@ -22,7 +22,7 @@ CHANGES = {
     "unfreeze": "block4",
     "views": 3,
     "learning_rate": 3e-3,
-    "average": 0.0,
+    "ema": 0.0,
     "batch_size": 32,
     "epochs": 10,
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from enum import Enum
 from io import StringIO
 from pathlib import Path
 
@@ -19,38 +20,63 @@ from emo.errors import UserError
 from emo.files import files_below, write_text
 from emo.paths import Paths
 
-SPLITS = ("train", "val", "test")
+
+class Split(str, Enum):
+    """What a photo is for: the value names its folder in `data/` and stands in `data/split.csv`."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+    @property
+    def title(self) -> str:
+        """The word for a reader."""
+        return {"train": "training", "val": "validation"}.get(self.value, self.value)
+
+    @classmethod
+    def of(cls, title: str) -> Split | None:
+        """The split of that title; None for none."""
+        return next((split for split in cls if split.title == title), None)
+
+
+SPLITS = tuple(split.value for split in Split)
 COLUMNS = ["path", "split", "group", "bytes", "left_out"]
-TWIN = "has a twin in data/"
+DUPLICATE = "has a duplicate in data/"
+OLDER_WORDS = "has a twin in data/"  # what CSVs before 2026-11-26 say of it
 
 
 def split_photos(
     photos: pd.DataFrame,
-    twins: pd.DataFrame,
+    duplicates: pd.DataFrame,
     paths: Paths,
     fraction: float = 0.2,
     seed: int = 42,
-    leave_out_twins: bool = False,
+    leave_out_duplicates: bool = False,
 ) -> pd.DataFrame:
-    """Writes `data/split.csv`, a row a file, and gives it back as `load_split` does.
+    """Writes `data/split.csv`, a row per file, and gives it back as `load_split` does.
 
-    `photos` comes from `scan_splits`, `twins` from `find_duplicates`. `data/val` and `data/test` stay as
+    `photos` comes from `scan_splits`, `duplicates` from `find_duplicates`. `data/val` and `data/test` stay as
     they are. Without photos in `data/val`, `fraction` (0…1) of each class of `data/train` is set aside to
-    validate: twins on one side, drawn by `seed` and content, so that neither the files' order nor the
-    folder's place matters. What an older `split.csv` says stays; photos new to it join their twins or are
-    drawn. `leave_out_twins` leaves out what has a twin in `data/val` or `data/test` and would train on it,
-    or in `data/test` and would validate. UserError when a class has fewer than two different photos to split.
+    validate: duplicates on one side, drawn by `seed` and content, so that neither the files' order nor the
+    folder's place matters. What an older `split.csv` says stays; photos new to it join their duplicates or
+    are drawn. `leave_out_duplicates` leaves out what has a duplicate in `data/val` or `data/test` and would
+    train on it, or in `data/test` and would validate. UserError when a class has fewer than two different
+    photos to split.
     """
     if not 0 < fraction < 1:
         raise UserError(f"fraction is {fraction}; give the share of validation photos between 0 and 1.")
     table = photos[["path", "label", "split", "bytes", "sha256"]].assign(left_out=photos["problem"])
-    table["group"] = table["path"].map(twins.set_index("path")["group"]).fillna(0).astype(int)
+    table["group"] = table["path"].map(duplicates.set_index("path")["group"]).fillna(0).astype(int)
     table["path"] = _relative(table["path"], paths)
     old = _read_split(paths)
     said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
     said[said["bytes"] != table["bytes"]] = None  # another photo under that name
-    # what a person wrote stays; what an earlier scan or split found is found again, or mended
-    theirs = said["left_out"].where(~said["left_out"].str.startswith((TWIN, *REASONS), na=False)).fillna("")
+    # what a person wrote stays; what an earlier scan or split found is found again, or repaired
+    theirs = (
+        said["left_out"]
+        .where(~said["left_out"].str.startswith((DUPLICATE, OLDER_WORDS, *REASONS), na=False))
+        .fillna("")
+    )
     table["left_out"] = table["left_out"].where(table["left_out"] != "", theirs)
 
     folder = table["path"].str.split("/").str[0]
@@ -59,11 +85,11 @@ def split_photos(
     if not (usable & (folder == "val")).any():
         mine = usable & (folder == "train")
         table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], fraction, seed)
-    if leave_out_twins:
+    if leave_out_duplicates:
         for split, other in (("train", "val"), ("train", "test"), ("val", "test")):
             beyond = table.loc[usable & (folder == other) & (table["group"] > 0), "group"]
             leaks = usable & (table["split"] == split) & table["group"].isin(beyond)
-            table.loc[leaks, "left_out"] = TWIN + other
+            table.loc[leaks, "left_out"] = DUPLICATE + other
     gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
@@ -74,7 +100,7 @@ def split_photos(
 
 
 def _draw(photos: pd.DataFrame, said: pd.Series, fraction: float, seed: int) -> pd.Series:
-    """A split a row: what was said of it or its twins; where nothing was, by the order of seeded hashes."""
+    """A split per row: what was said of it or its duplicates, else by the order of seeded hashes."""
     unit = photos["sha256"].where(photos["group"] == 0, photos["group"].astype(str))
     units = photos.assign(unit=unit, said=said).sort_values(["sha256", "label"]).groupby("unit")
     units = units.agg(label=("label", "first"), sha256=("sha256", "first"), said=("said", list))
@@ -96,7 +122,7 @@ def _draw(photos: pd.DataFrame, said: pd.Series, fraction: float, seed: int) -> 
 def load_split(paths: Paths) -> pd.DataFrame:
     """`data/split.csv` as a table: path (absolute), label (the folder's), split, group, left_out.
 
-    A row a file that is there. split is "train", "val" or "test"; photos of one group > 0 are twins;
+    A row per file that is there. split is "train", "val" or "test"; photos of one group > 0 are duplicates;
     left_out is "" or why a file is not used. Where the CSV is missing, or photos are new or changed, all
     are read and the CSV written or brought up to date, as in the prep notebook. UserError for a broken CSV.
     """
@@ -110,11 +136,11 @@ def load_split(paths: Paths) -> pd.DataFrame:
         if len(table):
             print(f"{fresh:,} files are new or changed since data/split.csv was written: reading all photos.")
         photos = scan_splits(paths)
-        without_twins = table["left_out"].str.startswith(TWIN).any()
+        leaves_out = table["left_out"].str.startswith((DUPLICATE, OLDER_WORDS)).any()
         drawn = table[table["path"].str.startswith("train/") & (table["left_out"] == "")]
         share = (drawn["split"] == "val").mean()  # as it was chosen in the prep notebook
         chosen = {"fraction": share} if 0 < share < 1 else {}
-        return split_photos(photos, find_duplicates(photos), paths, leave_out_twins=without_twins, **chosen)
+        return split_photos(photos, find_duplicates(photos), paths, leave_out_duplicates=leaves_out, **chosen)
     both["label"] = both["path"].str.extract(r"^[^/]+/([^/]+)/", expand=False).fillna("")
     return _loaded(both, paths)
 
@@ -148,9 +174,9 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
 
 
 def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
-    """The photos to validate and to test on that have a twin among those to train on, by `data/split.csv`.
+    """The photos to validate and to test on with a duplicate among those to train on, by `data/split.csv`.
 
-    Without `near` only those count whose twin is the same file. None where the photos to train on are away,
+    Without `near` only those count that are the same file. None where the photos to train on are away,
     so that nobody can tell.
     """
     if not any(map(is_photo, files_below(paths.train))):
@@ -158,39 +184,42 @@ def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
     table = load_split(paths)
     leaks = table.loc[_leaks(table), "path"]
     if not near:
-        contents = {Path(path).read_bytes() for path in table.loc[_trained_twins(table), "path"]}
+        contents = {Path(path).read_bytes() for path in table.loc[_trained_duplicates(table), "path"]}
         leaks = leaks[[Path(path).read_bytes() in contents for path in leaks]]
     return list(leaks)
 
 
 def _leaks(table: pd.DataFrame) -> pd.Series:
-    trained = table.loc[_trained_twins(table), "group"]
+    trained = table.loc[_trained_duplicates(table), "group"]
     return (table["left_out"] == "") & (table["split"] != "train") & table["group"].isin(trained)
 
 
-def _trained_twins(table: pd.DataFrame) -> pd.Series:
+def _trained_duplicates(table: pd.DataFrame) -> pd.Series:
     return (table["left_out"] == "") & (table["group"] > 0) & (table["split"] == "train")
 
 
 def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """The dataset in one table: files, what is left out and why, splits and twins by folder of `data/`.
+    """The dataset in one table: files, what is left out and why, splits and duplicates by folder of `data/`.
 
-    `table` comes from `split_photos` or `load_split`. The last column sums up; a group of twins that lies in
-    two folders counts in both and once in the sum.
+    `table` comes from `split_photos` or `load_split`. The last column sums up; a group of
+    duplicates that lies in two folders counts in both and once in the sum.
     """
     folder, used = _relative(table["path"], paths).str.split("/").str[0], table["left_out"] == ""
     reason = table["left_out"].str.split(" (", regex=False).str[0]  # without its figures
-    twins = used & (table["group"] > 0)
+    duplicates = used & (table["group"] > 0)
     rows = {"files": table["path"].notna()}
     rows |= {f"left out: {why}": reason == why for why in reason[~used].value_counts().index}
     rows |= {f"photos to {split}": used & (table["split"] == split) for split in SPLITS}
-    rows |= {"photos with a twin": twins, "photos to val or test with a twin to train": _leaks(table)}
+    rows |= {
+        "photos with a duplicate": duplicates,
+        "photos to val or test with a duplicate to train": _leaks(table),
+    }
     counts = pd.DataFrame({name: mask.groupby(folder).sum() for name, mask in rows.items()}).T
     counts = counts.reindex(columns=[split for split in SPLITS if split in counts])
     counts = counts.rename_axis(columns=None).assign(all=counts.sum(axis=1))
-    groups = table["group"][twins]
-    counts.loc["groups of twins"] = groups.groupby(folder[twins]).nunique().reindex(counts.columns)
-    counts.loc["groups of twins", "all"] = groups.nunique()
+    groups = table["group"][duplicates]
+    counts.loc["groups of duplicates"] = groups.groupby(folder[duplicates]).nunique().reindex(counts.columns)
+    counts.loc["groups of duplicates", "all"] = groups.nunique()
     return counts.fillna(0).astype(int)
 
 
@@ -260,7 +289,7 @@ def _read_split(paths: Paths) -> pd.DataFrame:
         wrong = ~table[name].str.fullmatch(r"\d+")
         if wrong.any():
             fault = f"has no number in {name!r} of {table.loc[wrong, 'path'].iloc[0]}"
-            raise UserError(f"{paths.split} {fault}; mend the line, or delete the file to split anew.")
+            raise UserError(f"{paths.split} {fault}; correct the line, or delete the file to split anew.")
         table[name] = table[name].astype(int)
     wrong = table[~table["split"].isin(SPLITS) | table["path"].duplicated()]
     if len(wrong):
@@ -268,7 +297,7 @@ def _read_split(paths: Paths) -> pd.DataFrame:
         fault = (
             f"puts {row.path} into {row.split!r}" if row.split not in SPLITS else f"names {row.path} twice"
         )
-        raise UserError(f"{paths.split} {fault}; mend the line: {', '.join(SPLITS)} are the splits.")
+        raise UserError(f"{paths.split} {fault}; correct the line: {', '.join(SPLITS)} are the splits.")
     return table
 
 
@@ -285,7 +314,7 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
             StringIO(text), sep=separator, dtype=str, keep_default_na=False, quoting=csv.QUOTE_MINIMAL
         )
     except ValueError as error:  # pandas' parser errors are of that kind
-        raise UserError(f"{path} cannot be read ({str(error).strip()}); mend or delete it.") from None
+        raise UserError(f"{path} cannot be read ({str(error).strip()}); correct or delete it.") from None
     if missing := [name for name in columns if name not in table]:
         raise UserError(
             f"{path} lacks the column {missing[0]!r}; its first line must name {', '.join(columns)}."

@@ -1,4 +1,4 @@
-"""What a confidence is worth: calibration, the temperature that mends it, and abstaining below a threshold.
+"""What a confidence is worth: calibration, the temperature that repairs it, and abstaining below a threshold.
 
 All functions take the table of `Classifier.predict` with a column `label`, as `Report.predictions` holds it.
 """
@@ -22,7 +22,7 @@ TINY = np.finfo(np.float32).tiny  # a probability of 0 is one that float32 could
 
 
 def reliability(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
-    """A row a bin of confidence that holds photos: low, high, confidence (mean), accuracy, photos.
+    """A row per bin of confidence that holds photos: low, high, confidence (mean), accuracy, photos.
 
     A bin holds its upper edge, not its lower one.
     """

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emo.data.manifest import is_photo
-from emo.data.split import load_split, training_manifests
+from emo.data.split import Split, load_split, training_manifests
 from emo.errors import UserError
 from emo.evaluation.calibration import (
     apply_temperature,
@@ -28,8 +27,6 @@ from emo.inference.classifier import Classifier
 from emo.paths import Paths
 from emo.tracking import table as runlog
 
-Split = Literal["test", "validation", "training", ""]
-
 
 @dataclass(frozen=True)
 class Report:
@@ -37,13 +34,13 @@ class Report:
 
     `interval` is the accuracy's 95% interval; `per_class` has precision, recall, f1 and photos; `confusion`
     counts true (rows) × predicted (columns); `predictions` is `Classifier.predict`'s table with the true
-    `label`. `split` is what the photos are to the model, "" where that is not known. `calibrated_ece` is the
-    calibration error at `temperature`, `without_twins` the report on the photos that have no twin in
-    training; each is None where it was not asked for.
+    `label`. `split` is what the photos are to the model, None where that is not known. `calibrated_ece` is
+    the calibration error at `temperature`, `without_duplicates` the report on the photos that have no
+    duplicate in training; each is None where it was not asked for.
     """
 
     model: str
-    split: Split
+    split: Split | None
     photos: int
     accuracy: float
     interval: tuple[float, float]
@@ -55,7 +52,7 @@ class Report:
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     predictions: pd.DataFrame
-    without_twins: Report | None
+    without_duplicates: Report | None
 
     def __str__(self) -> str:
         calibrated = ""
@@ -68,11 +65,13 @@ class Report:
             f"calibration error {self.ece:.3f}{calibrated}",
             f"{self.photos:,} photos",
         ]
-        if (rest := self.without_twins) and rest.photos < self.photos:
-            twins = f"{self.photos - rest.photos:,} whose twin is in training"
-            figures.append(f"without the {twins}: accuracy {rest.accuracy:.1%} ({percent(rest.interval)})")
+        if (rest := self.without_duplicates) and rest.photos < self.photos:
+            duplicates = f"{self.photos - rest.photos:,} with a duplicate in training"
+            figures.append(
+                f"without the {duplicates}: accuracy {rest.accuracy:.1%} ({percent(rest.interval)})"
+            )
         elif rest:
-            figures.append("none has a twin in training")
+            figures.append("none has a duplicate in training")
         return " · ".join(figures)
 
     @property
@@ -119,15 +118,15 @@ def evaluate(
     classifier: Classifier,
     photos: str | Path | pd.DataFrame,
     *,
-    split: Split = "",
+    split: Split | None = None,
     leaked: Iterable[str | Path] | None = None,
     temperature: float | None = None,
 ) -> Report:
     """Accuracy, F1, confusion, calibration and more on labelled photos.
 
-    `photos` is a folder with a sub-folder a class, or a manifest (path, label). `leaked` are the paths that
-    have a twin in training, as `emo.leaked_photos` gives them; `temperature` is what `fit_temperature` gave
-    for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
+    `photos` is a folder with a sub-folder per class, or a manifest (path, label). `leaked` are the paths that
+    have a duplicate in training, as `emo.leaked_photos` gives them; `temperature` is what `fit_temperature`
+    gave for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
     """
     manifest = photos if isinstance(photos, pd.DataFrame) else _labelled_folder(Path(photos).expanduser())
     unknown = sorted(set(manifest.label) - set(classifier.class_names))
@@ -150,7 +149,7 @@ def evaluate(
 
 def _labelled_folder(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give one that holds a sub-folder a class.")
+        raise UserError(f"There is no folder {folder}; give one that holds a sub-folder per class.")
     files = sorted(file for file in files_below(folder) if is_photo(file) and file.parent != folder)
     if not files:
         raise UserError(f"{folder} holds no photo in a sub-folder named as a class.")
@@ -159,31 +158,28 @@ def _labelled_folder(folder: Path) -> pd.DataFrame:
 
 
 def labelled_photos(
-    folder: str, classifier: Classifier, paths: Paths
-) -> tuple[pd.DataFrame, Literal["test", "validation", "training", "no"]]:
+    folder: str | Path, classifier: Classifier, paths: Paths
+) -> tuple[pd.DataFrame, Split | None]:
     """The photos to test on, as a manifest, and what they are to the models of this project.
 
     `folder` where it is given, else `data/test`, else the validation photos of the model's own training.
-    Where there are none at all, an empty manifest, and a sentence is printed.
+    Where there are none at all, an empty manifest and None, and a sentence is printed.
     """
     if folder:
         place = Path(folder).expanduser()
-        known = {paths.train: "training", paths.train_aug: "training", paths.val: "validation"}
-        inside = [kind for part, kind in known.items() if place.resolve().is_relative_to(part.resolve())]
-        return _labelled_folder(place), inside[0] if inside else "test"
-    trained_here = paths.train.is_dir() and any(map(is_photo, files_below(paths.train)))
-    table = (
-        load_split(paths) if trained_here else pd.DataFrame(columns=["path", "label", "split", "left_out"])
-    )
-    test = table[(table["split"] == "test") & (table["left_out"] == "")]
-    if len(test):
-        return test[["path", "label"]].reset_index(drop=True), "test"
-    if not trained_here and any(map(is_photo, files_below(paths.test))):
-        return _labelled_folder(paths.test), "test"
-    if trained_here:
-        return training_manifests(paths)[1], "validation"
-    print(f"{paths.data} holds no labelled photos to test on: set TEST_FOLDER or SOURCE.")
-    return pd.DataFrame(columns=["path", "label"]), "no"
+        known = {paths.train: Split.TRAIN, paths.train_aug: Split.TRAIN, paths.val: Split.VAL}
+        inside = [split for part, split in known.items() if place.resolve().is_relative_to(part.resolve())]
+        return _labelled_folder(place), inside[0] if inside else Split.TEST
+    if any(map(is_photo, files_below(paths.train))):
+        table = load_split(paths)
+        test = table[(table["split"] == Split.TEST) & (table["left_out"] == "")]
+        if len(test):
+            return test[["path", "label"]].reset_index(drop=True), Split.TEST
+        return training_manifests(paths)[1], Split.VAL
+    if any(map(is_photo, files_below(paths.test))):
+        return _labelled_folder(paths.test), Split.TEST
+    print(f"{paths.data} holds no labelled photos to test on: fetch a dataset, or give a folder.")
+    return pd.DataFrame(columns=["path", "label"]), None
 
 
 def validation_temperature(classifier: Classifier, paths: Paths) -> float | None:
@@ -193,7 +189,7 @@ def validation_temperature(classifier: Classifier, paths: Paths) -> float | None
     photos = training_manifests(paths)[1]
     if not set(photos.label) <= set(classifier.class_names):
         return None  # the photos of another project
-    return fit_temperature(evaluate(classifier, photos, split="validation").predictions)
+    return fit_temperature(evaluate(classifier, photos, split=Split.VAL).predictions)
 
 
 def report(
@@ -201,7 +197,7 @@ def report(
     class_names: Iterable[str],
     *,
     model: str = "",
-    split: Split = "",
+    split: Split | None = None,
     leaked: Iterable[str | Path] | None = None,
     temperature: float | None = None,
 ) -> Report:
@@ -240,18 +236,20 @@ def report(
             confusion_matrix(predictions.label, predictions.emotion, labels=names), index=names, columns=names
         ),
         predictions=predictions,
-        without_twins=None if leaked is None else report(_without(predictions, leaked), names, model=model),
+        without_duplicates=None
+        if leaked is None
+        else report(_without(predictions, leaked), names, model=model),
     )
 
 
 def _without(predictions: pd.DataFrame, leaked: Iterable[str | Path]) -> pd.DataFrame:
-    """The rows whose photo has no twin in training."""
+    """The rows whose photo has no duplicate in training."""
     leaked = set(map(_absolute, leaked))
     rest = predictions[~predictions.path.map(_absolute).isin(leaked)]
     if rest.empty:
         raise UserError(
-            f"All {len(predictions):,} photos have a twin in training, which leaves none to judge the model "
-            "by; test on other photos, or leave out `leaked`."
+            f"All {len(predictions):,} photos have a duplicate in training, which leaves none to judge the "
+            "model by; test on other photos, or leave out `leaked`."
         )
     return rest
 
@@ -273,8 +271,8 @@ def shown_paths(paths: Iterable[str]) -> list[str]:
 def log_test(report: Report, classifier: Classifier, paths: Paths) -> int | str | None:
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
-    Gives the row's number, or None where the table has none of that name: a committee, or a model that
-    averages over mirror images, has no row of its own. None, and nothing is written, too where the photos
+    Gives the row's number, or None where the table has none of that name: an ensemble, or a model with
+    flip, has no row of its own. None, and nothing is written, too where the photos
     are not those of `data/test`: the table compares runs on the same ones.
     """
     if not report.predictions.path.map(_absolute).str.startswith(f"{_absolute(paths.test)}/").all():

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from emo.data.image_io import read_image
+from emo.data.split import Split
 from emo.environment import PLOT_STYLE, git_commit, versions
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report, percent, shown_paths
@@ -81,13 +82,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _to_json(report: Report, made: dict) -> str:
-    """Figures first, indented; then the answers, a line a photo."""
-    rest = report.without_twins
+    """Figures first, indented; then the answers, a line per photo."""
+    rest = report.without_duplicates
     document = {
         "schema": SCHEMA,
         "model": report.model,
         **made,
-        "split": report.split,
+        "split": report.split.title if report.split else "",
         "class_names": list(report.confusion.index),
         **_figures(report),
         "balanced_accuracy": report.balanced_accuracy,
@@ -95,7 +96,7 @@ def _to_json(report: Report, made: dict) -> str:
         "ece": report.ece,
         "temperature": report.temperature,
         "calibrated_ece": report.calibrated_ece,
-        "without_twins": rest and _figures(rest),
+        "without_duplicates": rest and _figures(rest),
         "per_class": report.per_class.to_dict("index"),
         "confusion": report.confusion.to_numpy().tolist(),
         "coverage": report.coverage.reset_index().to_dict("records"),
@@ -103,7 +104,7 @@ def _to_json(report: Report, made: dict) -> str:
     }
     table = report.predictions.assign(path=shown_paths(report.predictions.path))
     if rest:
-        table.insert(1, "twin", ~report.predictions.path.isin(rest.predictions.path))
+        table.insert(1, "duplicate", ~report.predictions.path.isin(rest.predictions.path))
     rows = (json.dumps(row, ensure_ascii=False) for row in table.to_numpy(object).tolist())
     document["columns"] = list(table.columns)
     head = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).removesuffix("\n}")
@@ -127,12 +128,13 @@ def read_report(path: str | Path) -> Report:
                 f"{path.name} has schema {saved['schema']}, this version reads {SCHEMA}: update the project."
             )
         table = pd.DataFrame(saved["predictions"], columns=saved["columns"])
-        leaked = table.path[table.pop("twin")] if "twin" in table else None
+        table = table.rename(columns={"twin": "duplicate"})  # as it was called until 2026-11-26
+        leaked = table.path[table.pop("duplicate")] if "duplicate" in table else None
         return make_report(
             table,
             saved["class_names"],
             model=saved["model"],
-            split=saved["split"],
+            split=Split.of(saved["split"]),
             leaked=leaked,
             temperature=saved["temperature"],
         )

@@ -12,7 +12,7 @@ from emo.paths import free_path
 
 
 def write_submission(predictions: pd.DataFrame, path: str | Path, sample: str | Path | None = None) -> Path:
-    """The competition's CSV: `image_path,emotion`, a row a photo, `image_path` the file's name.
+    """The competition's CSV: `image_path,emotion`, a row per photo, `image_path` the file's name.
 
     Where there is a file `sample` (`Paths.sample_submission`), its rows decide: the same photos by name, in
     its order, spelled as there, under its header. A photo that could not be read has an empty emotion, and is

@@ -6,18 +6,18 @@ from keras import ops
 
 from emo.experiments import Experiment
 
-# the seed's ImageDataGenerator settings; zoom and shifts are fractions, rotation is in degrees
+# the original project's ImageDataGenerator settings; zoom and shifts are fractions, rotation is in degrees
 ZOOM, SHIFT, ROTATION = 0.2, 0.2, 15.0
 # Zhong 2020: an erased rectangle's share of the picture, its longer side / shorter
 ERASED, ASPECT = (0.02, 0.33), 3.3
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.2, 1.0  # of the Beta distribution: Zhang 2018 on ImageNet, Yun 2019
-AFFINE, COLOR, ERASE = 6, 2, 5  # random numbers that each takes a photo
+AFFINE, COLOR, ERASE = 6, 2, 5  # random numbers that each takes per photo
 
 
 def affine_transforms(draws, height: int, width: int, strength: float = 1.0):
     """Output-to-input transforms, as `keras.ops.image.affine_transform` takes them.
 
-    `draws`: uniform numbers in [0, 1), a row a picture: rotation, height shift, width shift, zoom of the
+    `draws`: uniform numbers in [0, 1), a row per picture: rotation, height shift, width shift, zoom of the
     height, zoom of the width, flip; more are left alone. → (n, 8) float32. The composition is
     ImageDataGenerator's (Keras 2's `apply_transform`): flip · rotation · shift · zoom about the picture's
     centre, both zooms drawn apart. `strength` scales all but the flip.
@@ -56,7 +56,7 @@ def _colored(images, draws, color: float):
 def _erased(images, draws, chance: float):
     """A rectangle of some pictures is filled with the picture's mean.
 
-    In the paper that is as good as noise, and it takes no random number a pixel.
+    In the paper that is as good as noise, and it takes no random number per pixel.
     """
     area = ERASED[0] + (ERASED[1] - ERASED[0]) * draws[:, 1]
     longest = ops.minimum(ASPECT, 1 / area)  # else it would not fit into the picture
@@ -102,17 +102,23 @@ def _mixed(images, mixtures):
 class RandomAugmentation(keras.layers.Layer):
     """The affine resampling, then colour, erasing and mixing where asked for; active in training only.
 
-    `strength`, `color`, `erase` and `mix` are the Experiment's. Pictures (n, h, w, 3) in 0–255, the numbers
-    of `draw` and, with `mix`, of `draw_mixtures` → pictures, float32. It holds no weights and is no part of
-    a saved model. What is random comes with the pictures, so that a photo is augmented the same on one
-    device and on several.
+    `strength`, `color_jitter`, `random_erasing` and `mix` are the Experiment's. Pictures (n, h, w, 3) in
+    0–255, the numbers of `draw` and, with `mix`, of `draw_mixtures` → pictures, float32. It holds no weights
+    and is no part of a saved model. What is random comes with the pictures, so that a photo is augmented the
+    same on one device and on several.
     """
 
     def __init__(
-        self, strength: float = 1.0, color: float = 0.0, erase: float = 0.0, mix: str = "none", **options
+        self,
+        strength: float = 1.0,
+        color_jitter: float = 0.0,
+        random_erasing: float = 0.0,
+        mix: str = "none",
+        **options,
     ):
-        self.strength, self.color, self.erase, self.mix = strength, color, erase, mix
-        self.extra = COLOR + ERASE if color or erase else 0
+        self.strength, self.mix = strength, mix
+        self.color_jitter, self.random_erasing = color_jitter, random_erasing
+        self.extra = COLOR + ERASE if color_jitter or random_erasing else 0
         super().__init__(dtype="float32", **options)  # also where the network computes in half precision
         self.supports_jit = (
             False  # the resampling op has no XLA kernel; one such op would stop the whole step
@@ -148,10 +154,10 @@ class RandomAugmentation(keras.layers.Layer):
             return images
         _, height, width, _ = ops.shape(images)
         images = resample(images, affine_transforms(draws, height, width, self.strength))
-        if self.color:
-            images = _colored(images, draws[:, AFFINE : AFFINE + COLOR], self.color)
-        if self.erase:
-            images = _erased(images, draws[:, AFFINE + COLOR :], self.erase)
+        if self.color_jitter:
+            images = _colored(images, draws[:, AFFINE : AFFINE + COLOR], self.color_jitter)
+        if self.random_erasing:
+            images = _erased(images, draws[:, AFFINE + COLOR :], self.random_erasing)
         return images if mixtures is None else _mixed(images, mixtures)
 
     def compute_output_shape(self, images_shape, draws_shape, mixtures_shape=None):
@@ -161,23 +167,22 @@ class RandomAugmentation(keras.layers.Layer):
 def augmentation(experiment: Experiment) -> RandomAugmentation | None:
     """The experiment's, None where it is off."""
     e = experiment
-    return RandomAugmentation(e.augment_strength, e.color, e.erase, e.mix) if e.augment else None
+    if not e.augment:
+        return None
+    return RandomAugmentation(e.augment_strength, e.color_jitter, e.random_erasing, e.mix)
 
 
-def augment_examples(
-    images: np.ndarray,
-    seed: int = 42,
-    strength: float = 1.0,
-    color: float = 0.0,
-    erase: float = 0.0,
-    mix: str = "none",
-) -> np.ndarray:
+def augment_examples(images: np.ndarray, experiment: Experiment | None = None, seed: int = 42) -> np.ndarray:
     """What training sees of (n, h, w, 3) pictures in 0–255: the same shape, augmented once.
 
-    The settings are the Experiment's fields; `mix` takes each picture's neighbour.
+    By the experiment's augmentation, or the original project's; where photos are mixed, each with its
+    neighbour.
     """
-    layer, random = RandomAugmentation(strength, color, erase, mix), np.random.default_rng(seed)
+    layer = augmentation(experiment) if experiment else RandomAugmentation()
+    if layer is None:
+        return images
+    random = np.random.default_rng(seed)
     batch = [images, layer.draw(random, len(images))]
-    if mix != "none":
+    if layer.mix != "none":
         batch.append(layer.draw_mixtures(random, len(images), *images.shape[1:3]))
     return np.asarray(layer(*batch, training=True))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import keras
 import numpy as np
 from keras import layers
@@ -75,17 +72,6 @@ def float32_copy(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
-
-
-@contextmanager
-def computing_in(policy: str) -> Iterator[None]:
-    """What is built inside computes in that Keras dtype policy."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def preprocess(images, mode: str):

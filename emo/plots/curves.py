@@ -16,7 +16,7 @@ from emo.plots.style import TRAIN, VAL
 def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy and loss by epoch, training and validation, the best epoch marked.
 
-    `history`: a row an epoch (1, 2, …) with accuracy, loss, val_accuracy and val_loss.
+    `history`: a row per epoch (1, 2, …) with accuracy, loss, val_accuracy and val_loss.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     best = history.val_accuracy.idxmax()

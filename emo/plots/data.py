@@ -16,7 +16,7 @@ from emo.plots.style import GOOD, TRAIN, VAL
 
 
 def plot_class_balance(**labels: Sequence[str]) -> Figure:
-    """Photos a class, a bar for each named list of labels: `plot_class_balance(train=…, val=…)`."""
+    """Photos per class, a bar for each named list of labels: `plot_class_balance(train=…, val=…)`."""
     counts = pd.DataFrame({name: pd.Series(values).value_counts() for name, values in labels.items()})
     figure, axis = plt.subplots(figsize=(9, 3))
     counts.fillna(0).sort_index().plot.bar(

@@ -17,6 +17,7 @@ from emo.data.download import SPARE_BYTES
 from emo.data.image_io import decode_whole, read_bytes, reason
 from emo.data.split import training_manifests
 from emo.errors import UserError
+from emo.files import write_bytes, write_text
 from emo.models.augmentation import affine_transforms, resample
 from emo.paths import Paths
 
@@ -27,11 +28,11 @@ SAMPLED = 16  # copies made ahead, to foresee the disk that all take
 def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, seed: int = 42) -> int:
     """Writes augmented JPEGs of the training photos to `data/train_aug`; gives their number.
 
-    `copies` a photo or, for "balance", as many as bring every class to the size of the largest. The settings
-    are the on-the-fly ones. Each copy has its own seed, from `seed`, its photo's name and its number, so a
-    second call writes only what is missing, also after a kill. Photos over 1,024 px are shrunk to that, the
-    largest `image_size`. UserError for another kind of `copies`, too little disk, a photo that cannot be
-    read, and where the folder holds copies made otherwise.
+    `copies` per photo or, for "balance", as many as bring every class to the size of the largest. The
+    settings are the on-the-fly ones. Each copy has its own seed, from `seed`, its photo's name and its
+    number, so a second call writes only what is missing, also after a kill. Photos over 1,024 px are shrunk
+    to that, the largest `image_size`. UserError for another kind of `copies`, too little disk, a photo that
+    cannot be read, and where the folder holds copies made otherwise.
     """
     if copies != "balance" and (not isinstance(copies, int) or isinstance(copies, bool) or copies < 1):
         raise UserError(f"copies={copies!r} must be a whole number from 1 up, or 'balance'.")
@@ -80,7 +81,18 @@ def _check_record(settings: dict[str, int | str], paths: Paths) -> None:
             raise UserError(
                 f"{paths.train_aug} holds copies made with {found}, not {settings}; delete that folder first."
             )
-    paths.augmentation_record.write_text(json.dumps(settings))
+    write_text(paths.augmentation_record, json.dumps(settings))
+
+
+def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """The manifest with the augmented copies of these photos added; copies of validation photos stay out."""
+    copies = augmented_copies(train_files, paths)
+    if copies.empty:
+        raise UserError(
+            f"use_augmented_copy=True, but {paths.train_aug} holds no copies of the training photos; "
+            "write them with emo_classificator_prep_data.ipynb, or set it to False."
+        )
+    return pd.concat([train_files, copies.assign(given=copies["label"])], ignore_index=True)
 
 
 def augmented_copies(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:
@@ -122,6 +134,5 @@ def _augmented_jpeg(source: Path, number: int, seed: int, paths: Paths) -> bytes
 def _write_copy(source: Path, number: int, seed: int, paths: Paths) -> None:
     target = _copy_path(source, number, paths)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}")
-    unfinished.write_bytes(_augmented_jpeg(source, number, seed, paths))
-    unfinished.replace(target)  # a copy cut short by a kill would be taken for a whole one
+    # thousands of them, each of which can be made again
+    write_bytes(target, _augmented_jpeg(source, number, seed, paths), sync=False)

@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 import keras
@@ -17,19 +18,21 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from emo.experiments import Experiment
+from emo.experiments import CROSSENTROPY, RENAMED, Experiment
+from emo.files import atomic
 from emo.models.build import float32_copy
 from emo.models.saving import save_model
 from emo.training.async_writer import Writer
+from emo.training.plan import Plan
 
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
 
-class Checkpoint:
-    """A `.h5` at `path` that `writer` keeps up to date, in float32 whatever `model` computes in.
+class BestModel:
+    """The best model so far: a `.h5` at `path` that `writer` keeps up to date.
 
-    `changing` are the weights of `model` that training moves. `saved` is the metadata of what the file
-    holds, None before the first.
+    It is in float32, whatever `model` computes in. `changing` are the weights of `model` that training
+    moves. `saved` is the metadata of what the file holds, None before the first.
     """
 
     def __init__(self, model: keras.Model, path: Path, changing: Iterable[keras.Variable], writer: Writer):
@@ -72,6 +75,10 @@ class Progress:
     epochs: list[dict[str, float]]
     best: float
 
+    @property
+    def began(self) -> datetime:
+        return datetime.fromisoformat(self.date)
+
 
 class RunState:
     """The state of a run in two files of turns beside its `.h5`: one is whole at any moment.
@@ -96,17 +103,8 @@ class RunState:
         arrays["progress"] = np.array(json.dumps(asdict(progress)))
 
         def write():
-            file = self.files[self._turn % 2]
-            unfinished = file.with_name(f"{file.name}.new")
-            try:
-                with unfinished.open("wb") as out:
-                    np.savez(out, **arrays)
-                    out.flush()
-                    os.fsync(out.fileno())  # else a machine that dies may leave the new name on old blocks
-                unfinished.replace(file)
-            except OSError:
-                unfinished.unlink(missing_ok=True)  # a full disk has no room for it
-                raise
+            with atomic(self.files[self._turn % 2]) as draft:
+                np.savez(draft, **arrays)
             self._turn += 1
 
         self._writer.submit("state", write)
@@ -125,7 +123,6 @@ class RunState:
     def remove(self) -> None:
         for file in self.files:
             file.unlink(missing_ok=True)
-            file.with_name(f"{file.name}.new").unlink(missing_ok=True)
 
 
 def find_state(folder: Path, key: str) -> tuple[Path, Progress] | None:
@@ -143,19 +140,29 @@ def find_state(folder: Path, key: str) -> tuple[Path, Progress] | None:
     return max(found, key=lambda state: (state[1].date, state[1].epoch, state[1].step), default=None)
 
 
-def run_key(experiment: Experiment, class_names: Sequence[str], *manifests, root: Path) -> str:
+def run_key(plan: Plan) -> str:
     """A name for everything that decides a run: settings, classes, photos (path and label) in their order.
 
     And the teacher, which is asked at every step; `weights` are in the state.
     """
-    text = hashlib.blake2b(experiment.to_json().encode(), digest_size=16)
-    if experiment.teacher:
-        text.update(Path(experiment.teacher).expanduser().read_bytes())
-    text.update("\n".join(class_names).encode())
-    for manifest in manifests:
-        for path, label in zip(manifest["path"], manifest["label"], strict=True):
-            text.update(f"{str(path).removeprefix(root.as_posix())}\0{label}\n".encode())
+    text = hashlib.blake2b(key_settings(plan.experiment).encode(), digest_size=16)
+    if plan.experiment.teacher:
+        text.update(Path(plan.experiment.teacher).expanduser().read_bytes())
+    text.update("\n".join(plan.class_names).encode())
+    for photos in (plan.train_photos, plan.val_photos):
+        for path, label in zip(photos["path"], photos["label"], strict=True):
+            text.update(f"{str(path).removeprefix(plan.paths.data.as_posix())}\0{label}\n".encode())
     return text.hexdigest()
+
+
+def key_settings(experiment: Experiment) -> str:
+    """The experiment as it was written before its fields were renamed: states of runs killed then go on."""
+    older, values = {new: old for old, new in RENAMED.items()}, {}
+    for name, value in asdict(experiment).items():
+        values[older.get(name, name)] = value
+        if name == "warmup_epochs":
+            values["loss"] = CROSSENTROPY
+    return json.dumps(values)
 
 
 def this_process() -> tuple[str, int, float]:

@@ -1,4 +1,4 @@
-"""A run that learns from a finished model's answers as well as from the labels."""
+"""Knowledge distillation: a trained model's answers as soft labels (Hinton, Vinyals and Dean 2015)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from keras import ops
 
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.models.augmentation import RandomAugmentation
 from emo.models.h5_loader import load_model
 
 
@@ -32,39 +31,18 @@ def load_teacher(experiment: Experiment, class_names: Sequence[str]) -> keras.Mo
     return teacher
 
 
-class Student(keras.Model):
-    """A model of `inputs` and `outputs` that in training has its labels shared with a teacher.
+def soft_labels(teacher: keras.Model) -> Callable:
+    """A function of (n, h, w, 3) pictures in 0–255: the teacher's probabilities, (n, classes).
 
-    `teach` turns a batch's inputs into the teacher's probabilities, (n, classes). They make up `weight` of
-    what the loss takes for the label, the label the rest: that is Hinton, Vinyals and Dean 2015 at
-    temperature 1. Metrics, and the loss in validation, know the labels alone.
-    """
-
-    def __init__(self, inputs, outputs, teach: Callable, weight: float):
-        super().__init__(inputs, outputs)
-        self.teach, self.weight = teach, weight
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if training:
-            y = y + self.weight * (ops.stop_gradient(self.teach(x)) - y)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-
-def with_teacher(
-    trainer: keras.Model, layer: RandomAugmentation | None, teacher: keras.Model, weight: float
-) -> Student:
-    """`trainer`, which augments by `layer`, taught by `teacher`, whose layers are no part of the result.
-
-    The teacher sees each picture as the student does, augmented alike ("consistent", Beyer et al. 2022), in
-    its own size.
+    The teacher sees each picture as the network that learns does, augmented alike ("consistent", Beyer et al.
+    2022, arXiv:2106.05237), in its own size. A function, as Keras would count a model's weights in.
     """
     size = teacher.input_shape[1:3]
 
-    def teach(inputs):
-        pictures = inputs if layer is None else layer(*inputs, training=True)
+    def answer(pictures):
         pictures = ops.cast(pictures, "float32")
         if tuple(pictures.shape[1:3]) != size:
             pictures = ops.image.resize(pictures, size, antialias=True)
         return teacher(pictures, training=False)
 
-    return Student(trainer.input, trainer.output, teach, weight)
+    return answer

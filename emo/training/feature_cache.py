@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -27,26 +27,18 @@ from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.models.augmentation import ASPECT, ERASED, ROTATION, SHIFT, ZOOM, RandomAugmentation, augmentation
-from emo.models.build import build_model, computing_in, split_model
+from emo.models.build import build_model, split_model
 from emo.paths import Paths
-from emo.precision import dtype_policy
+from emo.precision import computing_in, dtype_policy
 from emo.training.batches import generated
 
 BATCH = 64
 DISK_SHARE = 0.5  # of what would be free without the cache
 FLOAT16_MAX = 65504.0
-# what is in the key in another form (weights, the cut, precision, the views' seed) or changes no feature;
-# a field that is not named here belongs to the key
-_OUTSIDE_KEY = {"name", "weights", "unfreeze", "head", "precision", "seed", "views", "augment"} | {
-    "augment_strength", "color", "erase", "mix", "balance", "weight_decay", "schedule", "warmup_epochs",
-    "label_smoothing", "average", "use_augmented_copy", "relabel", "optimizer", "learning_rate", "momentum",
-    "loss", "epochs", "batch_size", "freeze_batch_norm",
-    "precise_batch_norm", "teacher", "teacher_weight"
-}  # fmt: skip
 
 
 def backbone_features(photos: pd.DataFrame, experiment: Experiment, paths: Paths) -> np.ndarray:
-    """The experiment's backbone before any training, averaged over places: (n, d) float16, a row a photo.
+    """The experiment's backbone before any training, averaged over places: (n, d) float16, a row per photo.
 
     `photos` is a manifest; its column `path` is used, in its order. Computed once, then read from
     `data/.features`, which a run with the same frozen backbone and "avg_pool" shares. Raises UserError for
@@ -147,13 +139,14 @@ def _cached(
     for array in frozen.get_weights():
         weights.update(np.ascontiguousarray(array))
     e, cut = experiment, experiment.head[0] if experiment.unfreeze == "none" else experiment.unfreeze
-    key = {name: value for name, value in asdict(e).items() if name not in _OUTSIDE_KEY} | {
+    decides = [field.name for field in dataclasses.fields(e) if field.metadata["features"]]
+    key = {name: getattr(e, name) for name in decides} | {
         "cut": cut,
         "weights": weights.hexdigest(),
         "precision": frozen.dtype_policy.name,
         "versions": [keras.__version__, tf.__version__, PIL.__version__],
     }
-    settings = [ZOOM, SHIFT, ROTATION, e.augment_strength, e.color, e.erase, *ERASED, ASPECT]
+    settings = [ZOOM, SHIFT, ROTATION, e.augment_strength, e.color_jitter, e.random_erasing, *ERASED, ASPECT]
     found = []
     for photos, views in wanted:
         crops, files = find_crops(photos.path, e.face_margin, paths), []
@@ -173,7 +166,7 @@ def _photos_hash(files: pd.Series, paths: Paths) -> str:
     photos, root = hashlib.blake2b(digest_size=16), f"{paths.data.as_posix()}/"
     for file in map(str, files):
         try:
-            status = os.stat(file)  # noqa: PTH116 -- a Path a photo would take longer than the look
+            status = os.stat(file)  # noqa: PTH116 -- a Path per photo would take longer than the look
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror}); check the path.") from None
         photos.update(f"{file.removeprefix(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

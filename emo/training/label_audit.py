@@ -59,7 +59,7 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
 
 
 def out_of_fold(features: np.ndarray, labels: pd.Series, groups: pd.Series, seed: int = 42) -> pd.DataFrame:
-    """Probabilities, a column a class: each photo's from a head that was fitted without it and its twins.
+    """Probabilities, a column per class: each photo's from a head fitted without it and its duplicates.
 
     `features` are (n, d); photos of one group > 0 share a fold. UserError where a class has fewer than 5.
     """

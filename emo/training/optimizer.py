@@ -16,7 +16,7 @@ def build_optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optim
         rate = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else rate, steps, warmup_target=rate if warmup else None, warmup_steps=warmup
         )
-    average = {"use_ema": True, "ema_momentum": e.average} if e.average else {}
+    average = {"use_ema": True, "ema_momentum": e.ema} if e.ema else {}
     if e.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=e.momentum, **average)
     elif e.optimizer == "adam":
@@ -30,9 +30,5 @@ def build_optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optim
 
 
 def build_loss(experiment: Experiment) -> keras.losses.Loss:
-    """The loss that the experiment names, on probabilities and one-hot labels."""
-    kinds = {
-        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-        "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
-    }
-    return kinds[experiment.loss](label_smoothing=experiment.label_smoothing)
+    """Cross-entropy of probabilities and one-hot labels, smoothed as the experiment says."""
+    return keras.losses.CategoricalCrossentropy(label_smoothing=experiment.label_smoothing)

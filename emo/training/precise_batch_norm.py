@@ -13,7 +13,7 @@ PHOTOS = 2048
 
 
 class PreciseBatchNorm(keras.callbacks.Callback):
-    """Statistics that fit the weights as they are when validation begins, and photos as they lie on disk.
+    """Statistics that fit the weights as they are when validation begins, and unaugmented training images.
 
     The moving ones of training lag behind the weights, know nothing of their average, and are of augmented
     pictures. These are the mean and variance over batches of `PHOTOS` of the first view of `train_set`, drawn

@@ -1,4 +1,4 @@
-"""The split: stratified, seeded, twins on one side, kept in a small CSV that a person may edit."""
+"""The split: stratified, seeded, duplicates on one side, kept in a small CSV that a person may edit."""
 
 import shutil
 
@@ -31,11 +31,11 @@ def photos(paths):
     """20 photos in each of three classes; ten of happy lie in anger, too."""
     write_photos(paths.train, 20)
     for n in range(10):
-        shutil.copy(paths.train / f"happy/happy_{n:03d}.jpg", paths.train / f"anger/twin_{n:03d}.jpg")
+        shutil.copy(paths.train / f"happy/happy_{n:03d}.jpg", paths.train / f"anger/duplicate_{n:03d}.jpg")
     return paths
 
 
-def test_it_is_stratified_seeded_and_keeps_twins_together(photos, tmp_path):
+def test_it_is_stratified_seeded_and_keeps_duplicates_together(photos, tmp_path):
     table = split(photos, fraction=0.25, seed=1)
     assert len(table) == 70
     assert table["label"].value_counts().to_dict() == {"anger": 30, "happy": 20, "sad": 20}
@@ -43,7 +43,7 @@ def test_it_is_stratified_seeded_and_keeps_twins_together(photos, tmp_path):
     assert not train & val
     assert len(train | val) == 70
     for n in range(10):
-        assert (f"twin_{n:03d}.jpg" in val) == (f"happy_{n:03d}.jpg" in val)
+        assert (f"duplicate_{n:03d}.jpg" in val) == (f"happy_{n:03d}.jpg" in val)
     assert sum(name.startswith("sad") for name in val) == 5
     assert (table["group"] > 0).sum() == 20
 
@@ -164,7 +164,7 @@ def test_a_photo_that_is_away_keeps_its_place(photos):
     assert away in in_split(load_split(photos), "val")
 
 
-def test_data_val_is_respected_and_twins_beyond_can_be_left_out(photos):
+def test_data_val_is_respected_and_duplicates_beyond_can_be_left_out(photos):
     write_photos(photos.val, 3, seed=5)
     write_photos(photos.test, 3, seed=6)
     shutil.copy(photos.val / "sad/sad_000.jpg", photos.train / "sad/of_val.jpg")
@@ -172,13 +172,13 @@ def test_data_val_is_respected_and_twins_beyond_can_be_left_out(photos):
     table = split(photos)
     assert in_split(table, "val") == names(table[table["path"].str.contains("/data/val/")])
     assert len(in_split(table, "train")) == 72
-    table = split(photos, leave_out_twins=True)
+    table = split(photos, leave_out_duplicates=True)
     left_out = table[table["left_out"] != ""]
     assert dict(
         zip([path.rsplit("/", 1)[1] for path in left_out["path"]], left_out["left_out"], strict=True)
     ) == {
-        "of_test.jpg": "has a twin in data/test",
-        "of_val.jpg": "has a twin in data/val",
+        "of_test.jpg": "has a duplicate in data/test",
+        "of_val.jpg": "has a duplicate in data/val",
     }
     write_photos(photos.train, 1, classes=("sad",), seed=9)
     assert "of_val.jpg" not in in_split(load_split(photos), "train")  # the choice stays
@@ -265,9 +265,9 @@ def test_the_summary_counts_everything_once(photos):
         "photos to train": [56, 0, 56],
         "photos to val": [14, 0, 14],
         "photos to test": [0, 10, 10],
-        "photos with a twin": [20, 1, 21],
-        "photos to val or test with a twin to train": [0, 1, 1],
-        "groups of twins": [10, 1, 10],
+        "photos with a duplicate": [20, 1, 21],
+        "photos to val or test with a duplicate to train": [0, 1, 1],
+        "groups of duplicates": [10, 1, 10],
     }
 
 

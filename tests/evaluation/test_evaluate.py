@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from emo.data.split import leaked_photos, training_manifests
+from emo.data.split import Split, leaked_photos, training_manifests
 from emo.errors import UserError
 from emo.evaluation.calibration import apply_temperature, fit_temperature
 from emo.evaluation.evaluate import (
@@ -215,39 +215,39 @@ def test_photos_of_which_none_was_read_are_no_report():
         report(table, NAMES)
 
 
-def test_without_twins_counts_the_other_photos_alone():
+def test_without_duplicates_counts_the_other_photos_alone():
     table = predictions("aahhs", "ahhss")
     figures = report(table, NAMES, leaked=[table.path[1], Path(table.path[3]), "elsewhere.jpg"])
     assert figures.accuracy == 0.6
-    rest = figures.without_twins
+    rest = figures.without_duplicates
     assert (rest.photos, rest.accuracy) == (3, 1.0)
     assert rest.interval == report(table.iloc[[0, 2, 4]], NAMES).interval
-    assert "without the 2 whose twin is in training: accuracy 100.0% (43.9–100.0%)" in str(figures)
-    assert report(table, NAMES).without_twins is None
-    assert report(table, NAMES, leaked=[]).without_twins.photos == 5
-    assert str(report(table, NAMES, leaked=[])).endswith("5 photos · none has a twin in training")
-    with pytest.raises(UserError, match="All 5 photos have a twin in training"):
+    assert "without the 2 with a duplicate in training: accuracy 100.0% (43.9–100.0%)" in str(figures)
+    assert report(table, NAMES).without_duplicates is None
+    assert report(table, NAMES, leaked=[]).without_duplicates.photos == 5
+    assert str(report(table, NAMES, leaked=[])).endswith("5 photos · none has a duplicate in training")
+    with pytest.raises(UserError, match="All 5 photos have a duplicate in training"):
         report(table, NAMES, leaked=table.path)
 
 
-def test_photos_with_a_twin_in_training_are_left_out(classifier, dataset):
+def test_photos_with_a_duplicate_in_training_are_left_out(classifier, dataset):
     training_manifests(dataset)
     text = dataset.split.read_text().splitlines()
     source = dataset.data / next(line for line in text if ",train,0" in line).split(",")[0]
     copied = dataset.test / source.parent.name / "copy.jpg"
     copied.write_bytes(source.read_bytes())
     figures = evaluate(classifier, dataset.test, leaked=leaked_photos(dataset))
-    assert (figures.photos, figures.without_twins.photos) == (13, 12)
-    assert str(copied) not in set(figures.without_twins.predictions.path)
+    assert (figures.photos, figures.without_duplicates.photos) == (13, 12)
+    assert str(copied) not in set(figures.without_duplicates.predictions.path)
 
 
-def test_without_the_training_photos_nobody_says_that_none_has_a_twin(classifier, dataset):
+def test_without_the_training_photos_nobody_says_that_none_has_a_duplicate(classifier, dataset):
     shutil.rmtree(dataset.train)
     assert leaked_photos(dataset) is None
     dataset.train.mkdir()
     assert leaked_photos(dataset) is None
     photos, _ = labelled_photos("", classifier, dataset)
-    assert "twin" not in str(evaluate(classifier, photos, leaked=leaked_photos(dataset)))
+    assert "duplicate" not in str(evaluate(classifier, photos, leaked=leaked_photos(dataset)))
 
 
 def test_calibrated_error_is_that_of_the_scaled_table():
@@ -279,14 +279,14 @@ def test_folders_that_do_not_fit_the_model(classifier, tmp_path):
 def test_which_photos_are_tested_on(classifier, dataset, tmp_path):
     write_photos(tmp_path / "mine", 2)
     manifest, kind = labelled_photos(str(tmp_path / "mine"), classifier, dataset)
-    assert (len(manifest), kind) == (6, "test")
+    assert (len(manifest), kind) == (6, Split.TEST)
     manifest, kind = labelled_photos("", classifier, dataset)
-    assert (len(manifest), kind) == (12, "test")
-    assert labelled_photos(str(dataset.train), classifier, dataset)[1] == "training"
+    assert (len(manifest), kind) == (12, Split.TEST)
+    assert labelled_photos(str(dataset.train), classifier, dataset)[1] is Split.TRAIN
     dataset.test.rename(tmp_path / "away")
     dataset.test.mkdir()
     manifest, kind = labelled_photos("", classifier, dataset)
-    assert kind == "validation"
+    assert kind is Split.VAL
     assert 0 < len(manifest) < 12
 
 
@@ -310,7 +310,7 @@ def test_shown_paths_begin_at_the_folder_that_holds_all_photos(tmp_path):
 
 def test_no_labelled_photos_is_said_and_no_mistake(classifier, paths, capsys):
     manifest, kind = labelled_photos("", classifier, paths)
-    assert (len(manifest), kind) == (0, "no")
+    assert (len(manifest), kind) == (0, None)
     assert "no labelled photos" in capsys.readouterr().out
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from emo.data.manifest import class_names
+from emo.data.split import Split
 from emo.errors import UserError
 from emo.evaluation.evaluate import report
 from emo.evaluation.model_card import write_card
@@ -43,7 +44,7 @@ def classifier(model, dataset) -> Classifier:
 @pytest.fixture
 def made():
     table = random_answers(200)
-    return report(table, NAMES, model="a.h5", split="test", leaked=table.path[:7], temperature=1.8)
+    return report(table, NAMES, model="a.h5", split=Split.TEST, leaked=table.path[:7], temperature=1.8)
 
 
 def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, made):
@@ -62,7 +63,7 @@ def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, ma
         "| anger | 12 | 4 |",
         "| all | 36 | 12 |",
         f"On 200 test photos, `a.h5`: accuracy **{made.accuracy:.1%}**",
-        f"Without the 7 whose twin is in training: {made.without_twins.accuracy:.1%}",
+        f"Without the 7 that have a duplicate in training: {made.without_duplicates.accuracy:.1%}",
         f"| sad | {made.per_class.photos['sad']} | {made.per_class.precision['sad']:.1%} |",
         f"Calibration error {made.ece:.3f}",
         f"by 1.80 makes that {made.calibrated_ece:.3f}",

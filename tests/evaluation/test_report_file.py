@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from emo.data.split import Split
 from emo.errors import UserError
 from emo.evaluation.comparison import compare
 from emo.evaluation.evaluate import report
@@ -45,11 +46,11 @@ def read(path) -> Page:
 
 @pytest.fixture
 def made(dataset):
-    """A report on real photos, a third of them named wrong, one with a twin in training."""
+    """A report on real photos, a third of them named wrong, one with a duplicate in training."""
     files = sorted(dataset.test.rglob("*.jpg"))
     rows = [np.roll([0.7, 0.2, 0.1], place + (index % 3 == 0)) for index, place in enumerate([0, 1, 2] * 4)]
     table = answers([file.parent.name for file in files], rows).assign(path=[str(file) for file in files])
-    return report(table, NAMES, model="a.h5", split="test", leaked=files[:1], temperature=1.5)
+    return report(table, NAMES, model="a.h5", split=Split.TEST, leaked=files[:1], temperature=1.5)
 
 
 def test_the_page_shows_every_figure(made, tmp_path):
@@ -62,8 +63,8 @@ def test_the_page_shows_every_figure(made, tmp_path):
         f"{made.calibrated_ece:.3f} at temperature 1.50",
         "12 test photos",
         "right for 33.3% of these photos",
-        "Without the 1 whose twin",
-        f"{made.without_twins.accuracy:.1%}",
+        "Without the 1 that have a duplicate",
+        f"{made.without_duplicates.accuracy:.1%}",
         *NAMES,
     ):
         assert said in page.text
@@ -152,7 +153,7 @@ def test_json_reads_back_as_the_same_report(made, tmp_path):
     assert (again.model, again.split, again.temperature) == ("a.h5", "test", 1.5)
     assert again.accuracy == made.accuracy
     assert again.ece == made.ece
-    assert again.without_twins.interval == made.without_twins.interval
+    assert again.without_duplicates.interval == made.without_duplicates.interval
     pd.testing.assert_frame_equal(again.per_class, made.per_class)
     pd.testing.assert_frame_equal(again.confusion, made.confusion)
     pd.testing.assert_frame_equal(again.coverage, made.coverage)
@@ -179,7 +180,7 @@ def test_json_says_figures_origin_and_nothing_of_the_machine(made, tmp_path):
     assert saved["accuracy"] == made.accuracy
     assert saved["interval"] == list(made.interval)
     assert saved["confusion"] == made.confusion.to_numpy().tolist()
-    assert saved["without_twins"]["photos"] == 11
+    assert saved["without_duplicates"]["photos"] == 11
     assert [row[1] for row in saved["predictions"]] == [True] + [False] * 11
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", saved["date"])
     assert "Keras" in saved["versions"]

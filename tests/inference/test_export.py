@@ -16,8 +16,9 @@ from emo.inference import export as exporting
 from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.ensemble import Committee
 from emo.inference.export import export_table
-from emo.models.build import build_model, computing_in
+from emo.models.build import build_model
 from emo.models.saving import save_model
+from emo.precision import computing_in
 
 KINDS = ("tflite", "onnx", "savedmodel")
 NAMES = ("anger", "happy", "грусть")

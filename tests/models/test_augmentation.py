@@ -88,13 +88,23 @@ def test_the_layer_has_no_weights_that_a_saved_model_would_need():
     assert not layer.weights
 
 
+def augmented(images, seed, **settings):
+    """By a layer of these settings."""
+    layer, random = RandomAugmentation(**settings), np.random.default_rng(seed)
+    mixtures = [] if layer.mix == "none" else [(len(images), *images.shape[1:3])]
+    draws = layer.draw(random, len(images))
+    return np.asarray(
+        layer(images, draws, *(layer.draw_mixtures(random, *m) for m in mixtures), training=True)
+    )
+
+
 FLAT = np.broadcast_to(np.float32([90, 120, 150]), (2000, 40, 40, 3))
 
 
 def test_erasing_takes_its_share_of_photos_and_of_their_area():
     random = np.random.default_rng(0)
     images = np.broadcast_to(random.uniform(0, 255, (40, 40, 3)).astype("f4"), (2000, 40, 40, 3))
-    whole, holed = (augment_examples(images, 1, strength=0, erase=erase) for erase in (0, 0.4))
+    whole, holed = (augmented(images, 1, strength=0, random_erasing=erase) for erase in (0, 0.4))
     lost = (whole != holed).any(axis=3)
     shares = lost.mean(axis=(1, 2))
     assert (shares > 0).mean() == pytest.approx(0.4, abs=0.04)
@@ -112,7 +122,7 @@ def test_erasing_takes_its_share_of_photos_and_of_their_area():
 def test_a_graph_of_known_shapes_gives_what_the_layer_gives():
     random = np.random.default_rng(0)
     images = tf.constant(random.uniform(0, 255, (8, 48, 48, 3)), tf.float32)
-    layer = RandomAugmentation(color=0.3, erase=0.9, mix="cutmix")
+    layer = RandomAugmentation(color_jitter=0.3, random_erasing=0.9, mix="cutmix")
     batch = images, layer.draw(random, 8), layer.draw_mixtures(random, 8, 48, 48)
     graph = tf.function(lambda *batch: layer(*batch, training=True))
     eager = layer(*batch, training=True)
@@ -121,7 +131,7 @@ def test_a_graph_of_known_shapes_gives_what_the_layer_gives():
 
 def test_what_is_erased_may_lie_anywhere():
     images = np.random.default_rng(0).uniform(0, 255, (3000, 32, 32, 3)).astype("f4")
-    whole, holed = (augment_examples(images, 0, strength=0, erase=erase) for erase in (0, 0.9999))
+    whole, holed = (augmented(images, 0, strength=0, random_erasing=erase) for erase in (0, 0.9999))
     often = (whole != holed).any(axis=3).mean(axis=0)
     assert 0 < often.min() < often.mean() < often[14:18, 14:18].mean()
     for turned in (often[::-1], often[:, ::-1], often.T):
@@ -130,24 +140,24 @@ def test_what_is_erased_may_lie_anywhere():
 
 def test_color_changes_brightness_and_contrast_within_its_range_and_no_hue():
     grey = FLAT.mean(axis=3, keepdims=True).repeat(3, axis=3)
-    factors = augment_examples(grey, 0, strength=0, color=0.3)[:, 0, 0] / grey[:, 0, 0]
+    factors = augmented(grey, 0, strength=0, color_jitter=0.3)[:, 0, 0] / grey[:, 0, 0]
     assert (np.ptp(factors, axis=1) == 0).all()
     assert 0.7 <= factors.min() < 0.72 and 1.28 < factors.max() <= 1.3
     assert factors.mean() == pytest.approx(1, abs=0.02)
 
     stripes = np.full((2000, 8, 8, 3), 100, "f4")
     stripes[:, ::2] = 120
-    changed = augment_examples(stripes, 0, strength=0, color=0.3)[..., 0]
+    changed = augmented(stripes, 0, strength=0, color_jitter=0.3)[..., 0]
     contrast = np.ptp(changed, axis=(1, 2)) / changed.mean(axis=(1, 2)) / (20 / 110)
     assert 0.7 <= contrast.min() + 1e-3 < 0.73 and 1.27 < contrast.max() - 1e-3 <= 1.3
-    loud = augment_examples(np.tile(np.float32([[0], [255]]), (8, 4, 4, 3)), 0, color=1)
+    loud = augmented(np.tile(np.float32([[0], [255]]), (8, 4, 4, 3)), 0, color_jitter=1)
     assert loud.min() == 0 and loud.max() == 255
 
 
 def test_a_stronger_augmentation_leaves_the_affine_as_it_was():
     images = np.random.default_rng(0).uniform(0, 255, (6, 32, 32, 3)).astype("f4")
-    plain = augment_examples(images, 4)
-    erased = augment_examples(images, 4, erase=0.5)
+    plain = augment_examples(images, seed=4)
+    erased = augmented(images, 4, random_erasing=0.5)
     untouched = (plain == erased).mean(axis=(1, 2, 3))
     assert untouched.min() > 0.6 and untouched.max() == 1
     layer = RandomAugmentation()
@@ -160,7 +170,7 @@ def test_a_stronger_augmentation_leaves_the_affine_as_it_was():
 def test_mixed_examples_are_made_of_neighbours(mix):
     pair = np.zeros((400, 16, 16, 3), "f4")
     pair[1::2] = 255
-    examples = augment_examples(pair, 0, mix=mix)
+    examples = augmented(pair, 0, mix=mix)
     both = (examples > 1).any(axis=(1, 2, 3)) & (examples < 254).any(axis=(1, 2, 3))
     assert both.mean() > (0.5 if mix == "mixup" else 0.8)
     assert ((examples < 1) | (examples > 254)).all() == (mix == "cutmix")

@@ -54,7 +54,7 @@ def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     source = folder / "my photos"
     write_photos(source / "train", 12)
-    shutil.copy(source / "train/sad/sad_000.jpg", source / "train/happy/twin.jpg")
+    shutil.copy(source / "train/sad/sad_000.jpg", source / "train/happy/duplicate.jpg")
     (source / "train/sad/empty.jpg").write_bytes(b"")
     write_photos(source / "test", 4, seed=1)
     write_photos(source / "test_kaggle" / "all", 1, seed=2)
@@ -87,7 +87,9 @@ def test_prep_fetches_shows_and_writes_the_augmented_copy(executed):
     assert "37 labels by doubt" in text
     assert paths.suspects_sheet.exists() and paths.relabel.exists() and paths.faces.exists()
     assert "Faces: 0 cropped, 49 without a face" in text
-    assert pictures(notebooks[PREP]) == 7  # sizes, classes, twins, balance, suspects, faces, augmentation
+    assert (
+        pictures(notebooks[PREP]) == 7
+    )  # sizes, classes, duplicates, balance, suspects, faces, augmentation
     assert paths.split.read_text().count("\n") == 51
 
 

@@ -80,7 +80,7 @@ def test_killed_and_started_again_it_runs_only_what_is_missing(tmp_path):
 ACCURACIES = {  # of three seeds
     "base": (50.0, 51.0, 52.0),
     "no augmentation": (40.0, 41.0, 42.0),
-    "erase": (51.9, 53.0, 54.0),
+    "random erasing": (51.9, 53.0, 54.0),
     "cutmix": (52.1, 53.0, 54.0),
     "balanced": (52.0,),
     "mixup": (51.9,),
@@ -99,15 +99,20 @@ def logged(paths):
 def test_what_overlaps_is_noise(logged, tmp_path):
     summary = summarize(list_variants("imagenet"), (42, 43, 44), logged)
     verdicts = {row.variant.label: row.verdict for row in summary.itertuples()}
-    assert verdicts == {"base": "base", "no augmentation": "worse", "erase": "noise", "cutmix": "better"} | {
-        "balanced": "better",
+    assert verdicts == {
+        "base": "base",
+        "no augmentation": "worse",
+        "random erasing": "noise",
+        "cutmix": "better",
+    } | {
+        "balanced classes": "better",
         "mixup": "needs more seeds",
     }
     text = report(summary, 3)
     assert "| finetune: no augmentation | augment=False | 41.0 (40.0–42.0) | -10.0 | worse |" in text
-    base = "epochs=3, average=0.95, image_size=72, unfreeze=block5"
+    base = "epochs=3, ema=0.95, image_size=72, unfreeze=block5"
     assert f"| finetune: base | {base} | 51.0 (50.0–52.0) |  | base |" in text
-    assert "| finetune: balanced | balance=1 | 52.0 | +2.0 | better |" in text
+    assert "| finetune: balanced classes | class_balance=1 | 52.0 | +2.0 | better |" in text
     assert "part by luck in 10% of cases" in text
     plot(summary).savefig(tmp_path / "figure.png", dpi=50)
     with Image.open(tmp_path / "figure.png") as picture:

@@ -1,10 +1,10 @@
-"""The tool that counts again without the photos whose twin was trained on."""
+"""The tool that counts again without the photos with a duplicate in training."""
 
 import sys
 
 import pandas as pd
 
-from emo.data.split import training_manifests
+from emo.data.split import Split, training_manifests
 from emo.evaluation.evaluate import report
 from emo.evaluation.report_file import save_report
 from tests.fixtures import scene
@@ -29,9 +29,9 @@ def test_it_counts_again_without_the_same_file_and_without_near_copies(paths, mo
             rows.append((str(file), label, "sad" if number == 1 else label, 0.9, 0.5, 0.5))
     training_manifests(paths)
     table = pd.DataFrame(rows, columns=["path", "label", "emotion", "confidence", "happy", "sad"])
-    save_report(report(table, ("happy", "sad"), model="m.h5", split="test"), paths.model)
+    save_report(report(table, ("happy", "sad"), model="m.h5", split=Split.TEST), paths.model)
 
-    monkeypatch.setattr(sys, "argv", ["without_twins", "--project", str(paths.root)])
+    monkeypatch.setattr(sys, "argv", ["without_duplicates", "--project", str(paths.root)])
     main()
     name, *figures = capsys.readouterr().out.strip().splitlines()[-1].strip("| ").split(" | ")
     assert name == "m.h5"

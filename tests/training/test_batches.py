@@ -93,7 +93,7 @@ def test_labels_are_mixed_as_the_pixels_are(mix):
 
 
 def test_what_is_mixed_follows_from_seed_and_epoch_alone():
-    layer = RandomAugmentation(color=0.2, erase=0.5, mix="cutmix")
+    layer = RandomAugmentation(color_jitter=0.2, random_erasing=0.5, mix="cutmix")
     first, again = (augmented_batches(layer) for _ in range(2))
     for (pictures, labels), (same, alike) in zip(first, again, strict=True):
         np.testing.assert_array_equal(pictures, same)
@@ -111,7 +111,7 @@ def test_an_odd_last_photo_is_mixed_with_itself():
 
 
 def test_validation_is_never_mixed():
-    layer = RandomAugmentation(color=1, erase=0.9, mix="mixup")
+    layer = RandomAugmentation(color_jitter=1, random_erasing=0.9, mix="mixup")
     pictures, labels = (np.concatenate(part) for part in zip(*augmented_batches(layer, None), strict=True))
     np.testing.assert_array_equal(pictures, PHOTOS)
     np.testing.assert_array_equal(labels, np.eye(12))

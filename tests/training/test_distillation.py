@@ -16,9 +16,10 @@ from emo.models.build import build_model
 from emo.models.saving import read_metadata, write_metadata
 from emo.paths import get_paths
 from emo.training.batches import Batches
-from emo.training.distillation import load_teacher, with_teacher
+from emo.training.distillation import load_teacher, soft_labels
 from emo.training.optimizer import build_loss
-from emo.training.train import train, with_augmentation
+from emo.training.train import train
+from emo.training.trainer import Trainer
 from tests.fixtures import COLORS, write_photos
 
 NAMES = tuple(COLORS)
@@ -64,21 +65,21 @@ def test_the_loss_shares_the_label_with_the_teacher_on_the_same_picture(teacher)
     pictures, labels = load_images(photos, 32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 0, 1]]
     layer, network = augmentation(experiment), build_model(experiment, 3)
     inputs, _ = Batches([pictures], labels, 8, seed=1, augmentation=layer)[0]
-    student = with_teacher(
-        with_augmentation(network, layer, Batches([pictures], labels, 8, augmentation=layer)),
-        layer, load_teacher(experiment, NAMES), experiment.teacher_weight,
-    )  # fmt: skip
+    student = Trainer(network, layer, soft_labels(load_teacher(experiment, NAMES)), experiment.teacher_weight)
     student.compile("sgd", build_loss(experiment))
     # its states and files hold nothing of the teacher
     assert {id(weight) for weight in student.weights} == {id(weight) for weight in network.weights}
-    answers = network.predict(pictures, verbose=0)
 
     seen = np.asarray(layer(*inputs, training=True))
     said = load_classifier(file).probabilities(seen)
+    answers, soft = student(inputs, training=True)  # both of the picture augmented once
+    np.testing.assert_allclose(soft, said, atol=1e-5)
+    np.testing.assert_allclose(answers, network(seen, training=True), atol=1e-5)
     assert np.ptp(said, axis=0).max() > 0.05  # else it would not matter what it sees
     target = 0.9 * (0.6 * labels + 0.4 * said) + 0.1 / 3
     by_hand = -(target * np.log(answers)).sum(axis=1).mean()
-    assert float(student.compute_loss(inputs, labels, answers)) == pytest.approx(by_hand, rel=1e-4)
+    loss = student.compute_loss(inputs, labels, (answers, soft))
+    assert float(loss) == pytest.approx(by_hand, rel=1e-4)
     # validation is measured on the labels
     by_hand = -((0.9 * labels + 0.1 / 3) * np.log(answers)).sum(axis=1).mean()
     loss = student.compute_loss(inputs, labels, answers, training=False)
@@ -92,10 +93,10 @@ def test_a_teacher_sees_pictures_in_its_own_size(teacher):
     )
     photos = paths.train.rglob("*.jpg")
     pictures = load_images(sorted(photos)[:6], 64)
-    student = with_teacher(build_model(experiment, 3), None, load_teacher(experiment, NAMES), 0.5)
+    answer = soft_labels(load_teacher(experiment, NAMES))
     small = keras.ops.image.resize(pictures.astype(np.float32), (32, 32), antialias=True)
     expected = load_classifier(file).probabilities(np.asarray(small))
-    np.testing.assert_allclose(student.teach(pictures), expected, atol=1e-5)
+    np.testing.assert_allclose(answer(pictures), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

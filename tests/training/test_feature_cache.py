@@ -16,7 +16,8 @@ from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment, get_experiment
 from emo.inference.classifier import load_classifier
-from emo.models.build import build_model, computing_in, split_model
+from emo.models.build import build_model, split_model
+from emo.precision import computing_in
 from emo.tracking.table import read_table
 from emo.training import feature_cache as frozen_module
 from emo.training.feature_cache import backbone_features, clear_features, frozen_features
@@ -116,7 +117,11 @@ def test_a_view_loses_rectangles_and_changes_brightness_where_the_experiment_say
         found = features_of(tiny(), photos, dataclasses.replace(SMALL, **changes), dataset, views=1)
         return [np.array(view, np.float32) for view in found]
 
-    (plain, view), (plain_too, darker), (_, holed) = views(), views(color=0.5), views(erase=0.5)
+    (plain, view), (plain_too, darker), (_, holed) = (
+        views(),
+        views(color_jitter=0.5),
+        views(random_erasing=0.5),
+    )
     np.testing.assert_array_equal(plain, plain_too)
     assert (view != darker).any(axis=1).all()
     assert 8 < (view != holed).any(axis=1).sum() < 28  # half of 36 photos
@@ -162,8 +167,10 @@ def test_whatever_changes_the_features_changes_the_cache_and_nothing_else_does(d
     assert new_files(tiny()) == 2
     assert new_files(tiny(), learning_rate=0.5, epochs=9, name="other", weights="elsewhere.h5") == 0
     assert new_files(tiny(), views=3) == 2
-    assert new_files(tiny(), color=0.3) == new_files(tiny(), erase=0.5) == 1  # the augmented view
-    assert new_files(tiny(), balance=1.0, mix="none") == 0
+    assert (
+        new_files(tiny(), color_jitter=0.3) == new_files(tiny(), random_erasing=0.5) == 1
+    )  # the augmented view
+    assert new_files(tiny(), class_balance=1.0, mix="none") == 0
     assert new_files(tiny(), seed=7) == 1  # the photos as they are do not depend on it
     assert new_files(tiny(seed=1)) == 2  # other weights
     assert new_files(tiny(40), image_size=40) == 2

@@ -56,7 +56,7 @@ def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, capsys)
     assert paths.relabel.read_text() == edited
 
 
-def test_twins_do_not_vouch_for_one_another():
+def test_duplicates_do_not_vouch_for_one_another():
     random = np.random.default_rng(0)
     features = random.normal(size=(60, 20)).astype(np.float16)
     features[30:] = features[:30]  # every photo twice, with labels that its content does not tell

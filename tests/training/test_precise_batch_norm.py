@@ -10,11 +10,12 @@ from emo.data.image_io import load_images
 from emo.data.split import training_manifests
 from emo.experiments import get_experiment
 from emo.inference.classifier import load_classifier
-from emo.models.build import build_model
-from emo.training.train import precise, prepare, train
+from emo.training.plan import prepare_run
+from emo.training.precise_batch_norm import PreciseBatchNorm
+from emo.training.train import train
 
 MINI = get_experiment(
-    "emo_mini", epochs=2, batch_size=4, warmup_epochs=0.0, average=0.9, precise_batch_norm=True,
+    "emo_mini", epochs=2, batch_size=4, warmup_epochs=0.0, ema=0.9, precise_batch_norm=True,
     precision="float32",
 )  # fmt: skip
 
@@ -52,7 +53,7 @@ def test_what_is_saved_has_the_statistics_of_photos_as_they_lie_under_the_averag
 
 
 def test_training_is_the_same_and_validation_no_longer_lags_behind(dataset, other):
-    short = dataclasses.replace(MINI, average=0.0, learning_rate=1e-3, epochs=3)
+    short = dataclasses.replace(MINI, ema=0.0, learning_rate=1e-3, epochs=3)
     plain = train(dataclasses.replace(short, precise_batch_norm=False), dataset).history
     precise = train(short, other).history
     np.testing.assert_allclose(precise[["loss", "accuracy"]], plain[["loss", "accuracy"]], atol=1e-6)
@@ -72,10 +73,9 @@ def test_training_is_the_same_and_validation_no_longer_lags_behind(dataset, othe
 )
 def test_it_is_for_the_layers_that_learn(dataset, changes, learning):
     experiment = dataclasses.replace(MINI, **changes)
-    network = build_model(experiment, 3)
-    manifests = training_manifests(dataset)
-    trainer, train_set, _ = prepare(network, experiment, *manifests, ("anger", "happy", "sad"), dataset)
-    callback, before = precise(trainer, train_set), network.get_weights()
+    plan = prepare_run(experiment, dataset)
+    network = plan.network
+    callback, before = PreciseBatchNorm(plan.learning, plan.train_set), network.get_weights()
     assert len(callback.norms) == learning
     callback.on_test_begin()
     after = network.get_weights()

@@ -17,9 +17,9 @@ from emo.inference.classifier import load_classifier
 from emo.models.saving import read_metadata
 from emo.paths import get_paths
 from emo.tracking.table import read_table
-from emo.training import async_writer, checkpoint, recorder
-from emo.training import train as training
+from emo.training import async_writer, checkpoint, plan, recorder
 from emo.training.checkpoint import find_state, run_key
+from emo.training.recorder import Recorder
 from emo.training.train import train
 from tests.fixtures import write_photos
 
@@ -28,8 +28,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 # all that is drawn anew in each epoch
 RUN = Experiment(
     "tiny", "emo_mini", ("avg_pool", "dropout 0.5", "dense 8"), "adamw", 1e-3, weight_decay=0.01,
-    schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, average=0.9, balance=0.5, augment=True,
-    color=0.3, erase=0.5, mix="cutmix", epochs=4,
+    schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, ema=0.9, class_balance=0.5, augment=True,
+    color_jitter=0.3, random_erasing=0.5, mix="cutmix", epochs=4,
     unfreeze="all", precise_batch_norm=True, weights=None, image_size=48, batch_size=2, precision="float32",
 )  # fmt: skip
 CHILD = """
@@ -122,7 +122,7 @@ def test_a_state_cut_short_gives_way_to_the_one_before(killed, capsys):
 
 def test_a_run_of_another_precision_is_refused_and_kept(killed, monkeypatch):
     before = sorted(killed.model.iterdir())
-    monkeypatch.setattr(training, "dtype_policy", lambda _: "mixed_float16")  # as on a GPU that came later
+    monkeypatch.setattr(plan, "dtype_policy", lambda _: "mixed_float16")  # as on a GPU that came later
     with pytest.raises(UserError, match=r"cannot go on here.*another precision.*to begin anew, delete"):
         train(RUN, killed)
     assert sorted(killed.model.iterdir()) == before
@@ -136,7 +136,7 @@ def test_ctrl_c_before_a_model_is_kept_leaves_what_an_earlier_session_did(killed
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Recorder, "on_train_batch_end", interrupted)
+        patch.setattr(Recorder, "on_train_batch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(RUN, killed)
     assert place(killed) == before
@@ -148,14 +148,14 @@ def test_a_run_that_came_to_its_end_but_not_into_the_table_is_done_again(killed,
         raise UserError("Nothing was logged: close the table and run this again.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recorder.runlog, "log_run", table_is_open)
+        patch.setattr(recorder, "log_run", table_is_open)
         with pytest.raises(UserError, match="run this again"):
             train(RUN, killed)
     reached = read_metadata(next(killed.model.glob("*_acc*.h5")))["val_accuracy"]
     run = train(RUN, killed)
     assert "Going on with the run" in (told := capsys.readouterr()).out
     assert "4/4" in told.err  # the bar reaches the last epoch
-    assert (run.state, run.val_accuracy, len(run.history)) == ("finished", reached, 4)
+    assert (str(run.outcome), run.val_accuracy, len(run.history)) == ("finished", reached, 4)
     assert read_table(killed).iloc[-1].model_file == run.model_path.name
     assert sorted(file.suffix for file in killed.model.iterdir()) == [".h5", ".png"]
 

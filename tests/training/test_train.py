@@ -19,16 +19,19 @@ from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
 from emo.inference.classifier import load_classifier
-from emo.models.build import build_model, computing_in
+from emo.models.build import build_model
 from emo.models.saving import read_metadata
 from emo.plots import curves
-from emo.precision import dtype_policy
+from emo.precision import computing_in, dtype_policy
 from emo.tracking.table import read_table
 from emo.training import async_writer, checkpoint
-from emo.training import recorder as recorder_module
-from emo.training import train as training
 from emo.training.augmented_copy import write_augmented_copy
-from emo.training.train import train
+from emo.training.batches import Batches
+from emo.training.plan import prepare_run
+from emo.training.recorder import Recorder
+from emo.training.run import Ending, Outcome
+from emo.training.run_files import RunFiles
+from emo.training.train import compile_trainer, train
 from tests.fixtures import write_photos
 
 TINY = get_experiment(
@@ -55,11 +58,11 @@ def finished(tmp_path_factory):
 
 
 def new_recorder(paths):
-    network = build_model(TINY, 3)
-    network.compile("sgd", "categorical_crossentropy")
-    recorder = training.Recorder(network, network, TINY, ("a", "b", "c"), paths, "key", time.monotonic())
+    plan = prepare_run(TINY, paths)
+    compile_trainer(plan)
+    recorder = Recorder(plan)
     recorder.set_params({"steps": 1})
-    recorder.set_model(network)
+    recorder.set_model(plan.trainer)
     return recorder
 
 
@@ -140,18 +143,18 @@ def test_it_learns(dataset):
 
 
 def test_nan_after_the_first_epoch_keeps_the_best_model(dataset, monkeypatch):
-    whole = training.Batches.__getitem__
+    whole = Batches.__getitem__
 
     def broken(self, index):
         images, labels = whole(self, index)
         return images, labels * (np.nan if self.seed is not None and self.epoch == 1 else 1)
 
-    monkeypatch.setattr(training.Batches, "__getitem__", broken)
+    monkeypatch.setattr(Batches, "__getitem__", broken)
     run = train(dataclasses.replace(TINY, epochs=3), dataset)
-    assert run.state == "stopped: the loss became NaN in epoch 2"
+    assert str(run.outcome) == "stopped: the loss became NaN in epoch 2"
     assert len(run.history) == 1
     assert load_classifier(run.model_path).predict(str(dataset.test)).confidence.notna().all()
-    assert read_table(dataset).iloc[-1].state == run.state
+    assert read_table(dataset).iloc[-1].state == str(run.outcome)
 
 
 def test_a_disk_that_fails_at_the_very_first_save_is_told_and_leaves_nothing(dataset, monkeypatch):
@@ -168,12 +171,12 @@ def test_a_save_cut_short_leaves_the_model_that_the_name_and_the_row_tell_of(dat
     recorder = new_recorder(dataset)
     logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
     recorder.on_epoch_end(0, logs | {"val_accuracy": 0.4})
-    wait_until(lambda: recorder.checkpoint.saved)
+    wait_until(lambda: recorder.best_model.saved)
     monkeypatch.setattr(checkpoint, "save_model", disk_full)
     recorder.on_epoch_end(1, logs | {"val_accuracy": 0.9})
     with pytest.raises(OSError, match="No space"):
         recorder.writer.close()
-    run = recorder.finish("failed")
+    run = recorder.finish(Outcome(Ending.FAILED, 2, OSError()))
     assert (run.val_accuracy, run.best_epoch) == (0.4, 1)
     assert run.model_path.stem.endswith("_acc40")
     assert read_metadata(run.model_path)["val_accuracy"] == 0.4
@@ -213,7 +216,7 @@ def test_a_disk_that_is_away_for_a_while_costs_nothing(dataset, monkeypatch, cap
         monkeypatch.setattr(async_writer, name, 0.0)
     monkeypatch.setattr(curves.Figure, "savefig", lambda *given, **options: disk_full())
     run = train(dataclasses.replace(TINY, epochs=2), dataset)
-    assert run.state == "finished"
+    assert str(run.outcome) == "finished"
     assert read_metadata(run.model_path)["val_accuracy"] == run.val_accuracy
     told = capsys.readouterr().out
     assert "The model cannot be saved now (No space left on device); it is tried again." in told
@@ -249,11 +252,11 @@ def test_the_newest_of_the_waiting_models_is_written_whole(dataset):
     recorder = new_recorder(dataset)
     logs = {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5}
     for epoch in range(8):
-        for weight in recorder.network.trainable_weights:
+        for weight in recorder.plan.network.trainable_weights:
             weight.assign(np.full(weight.shape, epoch))
         recorder.on_epoch_end(epoch, logs | {"val_accuracy": epoch / 10})
     recorder.writer.close()
-    run = recorder.finish("finished")
+    run = recorder.finish(Outcome(Ending.FINISHED, 8))
     assert run.best_epoch == 8
     saved = keras.models.load_model(run.model_path, compile=False)
     assert {float(value) for weight in saved.trainable_weights for value in np.unique(weight)} == {7.0}
@@ -273,7 +276,7 @@ def test_a_run_of_seconds_writes_its_model_and_draws_its_curve_once(dataset, mon
         accuracies = {"accuracy": 0.5, "val_accuracy": epoch / 10}
         recorder.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0} | accuracies)
     recorder.writer.close()
-    assert recorder.finish("finished").best_epoch == 8
+    assert recorder.finish(Outcome(Ending.FINISHED, 8)).best_epoch == 8
     assert sorted(calls) == ["plot_curve", "save_model"]
 
 
@@ -281,8 +284,8 @@ def test_an_epoch_with_a_nan_validation_loss_is_never_the_best(dataset):
     recorder = new_recorder(dataset)
     recorder.on_epoch_end(0, {"loss": 1.0, "val_loss": float("nan"), "accuracy": 1, "val_accuracy": 1.0})
     recorder.writer.close()
-    assert recorder.checkpoint.saved is None
-    assert recorder.running.stat().st_size == 0
+    assert recorder.best_model.saved is None
+    assert recorder.files.model.stat().st_size == 0
     assert recorder.model.stop_training  # not hours more of it
 
 
@@ -291,13 +294,13 @@ def test_balance_finds_more_of_a_rare_class_and_is_told_in_the_table(dataset):
     write_photos(dataset.val, 20, classes=("sad", "happy"), seed=2)
     answers = {}
     for balance in (0.0, 1.0):
-        run = train(dataclasses.replace(TINY, epochs=1, augment=False, balance=balance), dataset)
+        run = train(dataclasses.replace(TINY, epochs=1, augment=False, class_balance=balance), dataset)
         predicted = load_classifier(run.model_path).predict(str(dataset.val))
         answers[balance] = predicted["sad"].mean() + predicted["anger"].mean()
     assert answers[1.0] > answers[0.0]
     assert list(read_table(dataset)["loss"].iloc[-2:]) == [
         "categorical_crossentropy",
-        "categorical_crossentropy(balance=1)",
+        "categorical_crossentropy(class_balance=1)",
     ]
 
 
@@ -310,9 +313,9 @@ def test_augmentation_is_part_of_training(dataset):
 
 
 def test_nan_in_the_first_epoch_says_what_to_change_and_leaves_nothing(dataset, monkeypatch):
-    whole = training.Batches.__getitem__
+    whole = Batches.__getitem__
     monkeypatch.setattr(
-        training.Batches, "__getitem__", lambda self, i: (whole(self, i)[0], whole(self, i)[1] * np.nan)
+        Batches, "__getitem__", lambda self, i: (whole(self, i)[0], whole(self, i)[1] * np.nan)
     )
     with pytest.raises(UserError, match=r"learning_rate=0\.0001 is too high"):
         train(TINY, dataset)
@@ -320,14 +323,14 @@ def test_nan_in_the_first_epoch_says_what_to_change_and_leaves_nothing(dataset, 
 
 
 def test_an_exception_keeps_the_best_model_logs_the_row_and_is_raised(dataset, monkeypatch):
-    whole = training.Batches.__getitem__
+    whole = Batches.__getitem__
 
     def broken(self, index):
         if self.seed is not None and self.epoch == 1:
             raise RuntimeError("the disk is gone")
         return whole(self, index)
 
-    monkeypatch.setattr(training.Batches, "__getitem__", broken)
+    monkeypatch.setattr(Batches, "__getitem__", broken)
     with pytest.raises(Exception, match="the disk is gone"):
         train(dataclasses.replace(TINY, epochs=3), dataset)
     row = read_table(dataset).iloc[-1]
@@ -357,9 +360,7 @@ def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
     unfreeze = "block4" if views else "all"
     experiment = dataclasses.replace(small, precision="mixed_float16", views=views, unfreeze=unfreeze)
     # as on a GPU; with one thread between operations no two of them can wait for each other
-    allowed = (
-        "from emo.training import train as training; training.dtype_policy = lambda precision: precision"
-    )
+    allowed = "from emo.training import plan; plan.dtype_policy = lambda precision: precision"
     process = start_training(experiment, dataset, allowed, TF_NUM_INTEROP_THREADS="1")
     try:
         process.communicate(timeout=240)
@@ -379,7 +380,7 @@ def test_what_was_saved_predicts_as_the_half_precision_network_within_a_hundredt
     assert network.get_layer("vgg16").layers[1].compute_dtype == "float16"
     assert network.layers[-1].compute_dtype == "float32"
     writer = async_writer.Writer()
-    saver = checkpoint.Checkpoint(network, dataset.model / "model.h5", network.weights, writer)
+    saver = checkpoint.BestModel(network, dataset.model / "model.h5", network.weights, writer)
     for weight in network.trainable_weights:
         weight.assign(1.5 * weight)
     saver.save({})
@@ -429,7 +430,9 @@ ALIKE = dataclasses.replace(TINY, head=("avg_pool",), optimizer="sgd", learning_
 @pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(dataclasses.replace(ALIKE, color=0.3, erase=0.5, mix="cutmix"), id="whole"),
+        pytest.param(
+            dataclasses.replace(ALIKE, color_jitter=0.3, random_erasing=0.5, mix="cutmix"), id="whole"
+        ),
         pytest.param(dataclasses.replace(ALIKE, unfreeze="block5", views=1), id="behind frozen layers"),
         pytest.param(
             dataclasses.replace(ALIKE, backbone="emo_mini", image_size=48, precise_batch_norm=True),
@@ -531,7 +534,7 @@ def test_the_row_tells_how_many_labels_were_corrected(dataset):
 
 
 def test_two_runs_in_the_same_second_have_names_of_their_own(paths):
-    reserved = [recorder_module.reserve(TINY, paths)[1] for _ in range(3)]
+    reserved = [RunFiles.reserve(TINY, paths.model).model for _ in range(3)]
     assert len(set(reserved)) == 3
 
 
@@ -553,6 +556,6 @@ def test_each_experiment_trains_one_epoch_on_the_sample_set(name, backbone, path
     fetch_dataset("sample", paths)
     size = get_backbone(backbone).min_size
     run = train(get_experiment(name, backbone=backbone, weights=None, image_size=size, epochs=1), paths)
-    assert run.state == "finished"
+    assert str(run.outcome) == "finished"
     assert np.isfinite(run.history.to_numpy()).all()
     assert json.loads(read_table(paths).iloc[-1].settings)["name"] == name

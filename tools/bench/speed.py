@@ -35,20 +35,19 @@ from tqdm.keras import TqdmCallback
 from emo.data.download import fetch_dataset
 from emo.data.image_io import load_images
 from emo.data.manifest import class_names
-from emo.data.split import training_manifests
 from emo.environment import device_name, versions
 from emo.experiments import Experiment, get_experiment
 from emo.files import files_below
 from emo.inference.classifier import load_classifier
 from emo.models.augmentation import ROTATION, SHIFT, ZOOM, RandomAugmentation
-from emo.models.build import build_model, computing_in
 from emo.paths import PROJECT_ROOT, Paths, get_paths
 from emo.plots.style import BAD, GOOD, TRAIN
 from emo.precision import dtype_policy
 from emo.training.batches import Batches, one_hot
 from emo.training.feature_cache import clear_features
+from emo.training.plan import Plan, prepare_run
 from emo.training.recorder import Recorder
-from emo.training.train import compile_trainer, prepare, train
+from emo.training.train import compile_trainer, train
 from tools.bench import predict as bench_predict
 from tools.readme.markdown import markdown
 
@@ -188,22 +187,18 @@ def four_layers() -> keras.Sequential:
     )
 
 
-def ready(experiment: Experiment, paths: Paths) -> tuple[keras.Model, Batches, Batches, Recorder]:
-    """What `train` fits, compiled, and what records it: (trainer, train_set, val_set, recorder)."""
-    names = class_names(paths)
-    with computing_in(dtype_policy(experiment.precision)):
-        network = build_model(experiment, len(names))
-        parts = prepare(network, experiment, *training_manifests(paths), names, paths)
-        trainer, train_set, _ = parts
-        compile_trainer(trainer, experiment, train_set)
-    return *parts, Recorder(network, trainer, experiment, names, paths, "bench", time.monotonic())
+def ready(experiment: Experiment, paths: Paths) -> tuple[Plan, Recorder]:
+    """What `train` fits, compiled, and what records it."""
+    plan = prepare_run(experiment, paths)
+    compile_trainer(plan)
+    return plan, Recorder(plan)
 
 
-def fit(trainer: keras.Model, train_set: Batches, *callbacks: keras.callbacks.Callback, **options) -> None:
+def fit(plan: Plan, train_set: Batches, *callbacks: keras.callbacks.Callback, **options) -> None:
     """Keras's `fit` as `train` calls it."""
     train_set.shuffle(train_set.epoch + 1)
     callbacks = [*callbacks, TqdmCallback(verbose=1)]
-    trainer.fit(train_set.dataset(), verbose=0, callbacks=callbacks, **options)
+    plan.trainer.fit(train_set.dataset(), verbose=0, callbacks=callbacks, **options)
 
 
 def frozen_backbone(bench: Bench) -> list[Row]:
@@ -243,21 +238,22 @@ def partly_frozen(bench: Bench, name: str, unfreeze: str, target: float) -> list
     plain, views = (bench.experiment(name, unfreeze=unfreeze, views=number) for number in (0, VIEWS))
     sides = []
     for experiment in (views, plain):
-        trainer, train_set, val_set, recorder = ready(experiment, bench.some)
+        plan, recorder = ready(experiment, bench.some)
         recorder.discard()
-        sides.append(partial(fit, trainer, train_set, validation_data=val_set.dataset()))
+        sides.append(partial(fit, plan, plan.train_set, validation_data=plan.val_set.dataset()))
     ours, theirs = alternate(*sides)
     what = f"An epoch of {plain.backbone} from {unfreeze} on, {bench.size} px"
-    return [speed(what, ours, theirs, len(train_set.labels), "views=0", target)]
+    return [speed(what, ours, theirs, len(plan.train_set.labels), "views=0", target)]
 
 
 def fitting(bench: Bench, views: int, times: int) -> list[Row]:
     """An epoch of `fit`, over the photos several times, beside the same step on one of their batches."""
     paths = bench.faces if views else bench.some
-    trainer, train_set, _, recorder = ready(bench.experiment("9", views=views), paths)
+    plan, recorder = ready(bench.experiment("9", views=views), paths)
     recorder.discard()
-    arrays = [np.concatenate([array] * times) for array in (*train_set.views, train_set.labels)]
-    train_set = Batches(arrays[:-1], arrays[-1], BATCH, train_set.seed, train_set.augmentation)
+    trainer, once = plan.trainer, plan.train_set
+    arrays = [np.concatenate([array] * times) for array in (*once.views, once.labels)]
+    train_set = Batches(arrays[:-1], arrays[-1], BATCH, once.seed, once.augmentation)
     batch = tf.nest.map_structure(tf.constant, train_set[0])
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat().map(of_any_length))
     trainer.make_train_function()
@@ -272,7 +268,7 @@ def fitting(bench: Bench, views: int, times: int) -> list[Row]:
     turns = []
     for _ in range(1 + TURNS):
         clock = Clock()
-        fit(trainer, train_set, clock)
+        fit(plan, train_set, clock)
         turns.append((clock.epochs[0] * photos / (len(train_set) * BATCH), seconds(bare)))
     # the turn of the median ratio: a shared machine's speed drifts from turn to turn
     ours, theirs = sorted(turns[1:], key=lambda turn: turn[1] / turn[0])[TURNS // 2]
@@ -316,9 +312,9 @@ class Clock(keras.callbacks.Callback):
 
 def recorded(experiment: Experiment, paths: Paths, epochs: int) -> Clock:
     """So many of its epochs, as `train` fits and records them."""
-    trainer, train_set, val_set, recorder = ready(experiment, paths)
+    plan, recorder = ready(experiment, paths)
     clock = Clock(recorder)
-    fit(trainer, train_set, clock, validation_data=val_set.dataset(), epochs=epochs)
+    fit(plan, plan.train_set, clock, validation_data=plan.val_set.dataset(), epochs=epochs)
     recorder.writer.close()
     recorder.discard()
     return clock
@@ -332,9 +328,9 @@ def half_precision(bench: Bench) -> list[Row]:
     steps = []
     for precision in ("auto", "float32"):
         experiment = bench.experiment("9", unfreeze="all", precision=precision)
-        trainer, train_set, _, recorder = ready(experiment, bench.some)
+        plan, recorder = ready(experiment, bench.some)
         recorder.discard()
-        steps.append(partial(trainer.train_on_batch, *train_set[0]))
+        steps.append(partial(plan.trainer.train_on_batch, *plan.train_set[0]))
     ours, theirs = alternate(*steps)
     return [speed(f"A training step in {policy}", ours, theirs, BATCH, "float32")]
 

@@ -1,4 +1,4 @@
-"""What twins flatter: `python -m tools.readme.without_duplicates --project DIR`.
+"""How much duplicates flatter: `python -m tools.readme.without_duplicates --project DIR`.
 
 For each report in DIR/model, the accuracy on all photos, without those whose very file is among the training
 photos, and without those with a near copy there, each with its 95% interval, as a Markdown table.
