@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,17 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")
+
+
+def show_source(*functions: Callable) -> None:
+    """The lines of functions: as code in a notebook, else printed."""
+    text = "\n\n".join(inspect.getsource(function).strip() for function in functions)
+    if in_notebook():
+        from IPython.display import Code, display
+
+        display(Code(text, language="python"))
+    else:
+        print(text)
 
 
 def device_name() -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emo.data.manifest import is_photo
-from emo.data.split import Split, load_split, training_manifests
+from emo.data.split import Split, leaked_photos, load_split, training_manifests
 from emo.errors import UserError
 from emo.evaluation.calibration import (
     apply_temperature,
@@ -190,6 +190,29 @@ def validation_temperature(classifier: Classifier, paths: Paths) -> float | None
     if not set(photos.label) <= set(classifier.class_names):
         return None  # the photos of another project
     return fit_temperature(evaluate(classifier, photos, split=Split.VAL).predictions)
+
+
+def report_on(
+    classifier: Classifier, photos: pd.DataFrame, split: Split | None, paths: Paths, *, leaks: bool = True
+) -> Report | None:
+    """`evaluate` with all that `data/` tells, and its figures logged; None where there are no photos.
+
+    `photos` and `split` are what `labelled_photos` gave. With `leaks` those are counted apart that have
+    a duplicate in training; photos to test on get their temperature from the validation photos.
+    """
+    if photos.empty:
+        return None
+    tested = split is Split.TEST
+    made = evaluate(
+        classifier,
+        photos,
+        split=split,
+        leaked=leaked_photos(paths) if leaks else None,
+        temperature=validation_temperature(classifier, paths) if tested else None,
+    )
+    if tested:
+        log_test(made, classifier, paths)
+    return made
 
 
 def report(

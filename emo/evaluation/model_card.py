@@ -14,6 +14,7 @@ from emo.data.split import count_splits
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report
 from emo.evaluation.report_file import TEMPLATES, taken_for
+from emo.files import write_text
 from emo.inference.classifier import Classifier
 from emo.inference.ensemble import Committee
 from emo.paths import Paths, numbered
@@ -53,7 +54,7 @@ def write_card(classifier: Classifier, report: Report, paths: Paths) -> Path:
 
 def _write(text: str, wanted: Path) -> Path:
     card = next(path for path in numbered(wanted) if not _is_edited(path))
-    card.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_text(card, text)
     return card
 
 

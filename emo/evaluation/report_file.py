@@ -21,6 +21,7 @@ from emo.environment import PLOT_STYLE, git_commit, versions
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report, percent, shown_paths
 from emo.evaluation.evaluate import report as make_report
+from emo.files import write_text
 from emo.paths import numbered
 from emo.plots.evaluation import plot_coverage, plot_reliability
 
@@ -62,8 +63,8 @@ def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
         "commit": git_commit(),
     }
     data = page.with_suffix(".json")
-    _write(data, _to_json(report, made))
-    _write(page, _to_html(report, made | {"data": data.name}, photos))
+    write_text(data, _to_json(report, made))
+    write_text(page, _to_html(report, made | {"data": data.name}, photos))
     return page
 
 
@@ -71,11 +72,6 @@ def file_stem(report: Report) -> str:
     """The model's name as a file may be called: "mean of 2: a.h5, b.h5" → "mean_of_2_a_b"."""
     name = re.sub(r"\.h5\b", "", report.model)
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "model"
-
-
-def _write(path: Path, text: str) -> None:
-    # a lone surrogate, from a file name in another encoding, becomes its escape
-    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 # ---- JSON ----------------------------------------------------------------------------------------

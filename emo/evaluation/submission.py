@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from emo.errors import UserError
+from emo.files import write_text
 from emo.paths import free_path
 
 
@@ -25,7 +26,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path, sample: str | 
     if sample is not None and Path(sample).is_file():
         rows = _as_in_sample(rows, Path(sample))
     path = free_path(Path(path))
-    rows.to_csv(path, index=False, errors="backslashreplace")  # names may be in another encoding
+    write_text(path, rows.to_csv(index=False, lineterminator="\n"))
     if unread := rows.iloc[:, 0][rows.iloc[:, 1].isna()].tolist():
         print(
             f"{_first(unread)} could not be read: the emotion is empty in {path.name}; write one there "

@@ -1,26 +1,46 @@
-"""Figures of a report."""
+"""Figures of a report; each is drawn into `figure` where one is given, else into one of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import PercentFormatter
 
 from emo.evaluation.intervals import wilson
 from emo.plots.data import plot_photos
-from emo.plots.style import BAD, GOOD, TRAIN, VAL
+from emo.plots.style import BAD, TRAIN, VAL
+
+if TYPE_CHECKING:
+    from emo.evaluation.evaluate import Report
 
 
-def plot_confusion(confusion: pd.DataFrame) -> Figure:
+def plot_report(report: Report) -> Figure:
+    """Confusion, calibration and coverage side by side."""
+    side = _confusion_side(report.confusion)
+    figure = plt.figure(figsize=(side + 9.2, max(side, 4.8)))
+    left, middle, right = figure.subfigures(1, 3, width_ratios=(side, 4.3, 4.3))
+    plot_confusion(report.confusion, left)
+    plot_reliability(report.reliability, report.calibrated_reliability, middle)
+    plot_coverage(report.coverage_curve, report.coverage, right)
+    return figure
+
+
+def _confusion_side(confusion: pd.DataFrame) -> float:
+    return 2.3 + 0.6 * len(confusion)
+
+
+def plot_confusion(confusion: pd.DataFrame, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
     """Rows: true class; columns: predicted. Colour is the share of the true class, numbers are photos."""
     counts = confusion.to_numpy()
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 1.5 + 0.6 * len(counts)
-    figure, axis = plt.subplots(figsize=(side + 0.8, side))
+    side = _confusion_side(confusion)
+    figure = figure or plt.figure(figsize=(side, side - 0.8))
+    axis = figure.subplots()
     image = axis.imshow(rates, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(counts)), confusion.columns, rotation=45, ha="right")
     axis.set_yticks(range(len(counts)), confusion.index)
@@ -33,26 +53,22 @@ def plot_confusion(confusion: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_predictions(images: Sequence[np.ndarray], true: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """A grid titled true / predicted, green where they agree and red where not."""
-    titles = [f"{t} / {p}" for t, p in zip(true, predicted, strict=True)]
-    colors = [GOOD if t == p else BAD for t, p in zip(true, predicted, strict=True)]
-    return plot_photos(images, titles, colors)
-
-
 def plot_mistakes(images: Sequence[np.ndarray], mistakes: pd.DataFrame) -> Figure:
     """A grid titled true → predicted and how sure; `mistakes` are the pictures' rows of `Report.mistakes`."""
     titles = [f"{row.label} → {row.emotion}\n{row.confidence:.0%} sure" for row in mistakes.itertuples()]
     return plot_photos(images, titles, [BAD] * len(titles))
 
 
-def plot_reliability(bins: pd.DataFrame, calibrated: pd.DataFrame | None = None) -> Figure:
+def plot_reliability(
+    bins: pd.DataFrame, calibrated: pd.DataFrame | None = None, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
     """How often the model is right by how sure it is: `Report.reliability`, and `calibrated_reliability`.
 
     On the diagonal a confidence means what it says, below it the model is too sure. Marks grow with their
     photos, whose shares are the columns underneath; lines are 95% intervals.
     """
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(4.6, 5.2), sharex=True, height_ratios=(4, 1))
+    figure = figure or plt.figure(figsize=(4.6, 5.2))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     upper.plot([0, 1], [0, 1], color="grey", lw=1, ls=":")
     for table, color, label in ((bins, TRAIN, "as the model says"), (calibrated, VAL, "at the temperature")):
         if table is None:
@@ -72,12 +88,15 @@ def plot_reliability(bins: pd.DataFrame, calibrated: pd.DataFrame | None = None)
     return figure
 
 
-def plot_coverage(curve: pd.DataFrame, marked: pd.DataFrame) -> Figure:
+def plot_coverage(
+    curve: pd.DataFrame, marked: pd.DataFrame, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
     """Accuracy by the share of photos answered: `Report.coverage_curve`, and `Report.coverage` as marks.
 
     The band is the 95% interval.
     """
-    figure, axis = plt.subplots(figsize=(4.6, 3.6))
+    figure = figure or plt.figure(figsize=(4.6, 3.6))
+    axis = figure.subplots()
     # more points than pixels would only swell the file
     curve = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 400).astype(int))]
     axis.fill_between(curve.coverage, curve.low, curve.high, color=TRAIN, alpha=0.15, lw=0)
