@@ -1,10 +1,10 @@
-# make demo · make test · make bench · make lint; each sets up what it needs by itself
+# make demo · make test · make bench · make lint · make notebooks; each sets up what it needs by itself
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench lint notebooks clean
 demo: $(READY)
 	$(BIN)/python -m tools.demo $(ARGS)
 
@@ -16,6 +16,9 @@ test-slow: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tools.bench $(ARGS)
+
+notebooks: $(READY)
+	$(BIN)/python -m tools.readme.notebooks
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
