@@ -45,6 +45,31 @@ def resample(images, transforms):
     return ops.image.affine_transform(images, transforms, interpolation="bilinear", fill_mode="nearest")
 
 
+def resample_by_gathers(images, transforms):
+    """`resample` in operations that XLA knows: the kernel behind that one it does not.
+
+    The same pixels within 0.02 of 255 levels. Without XLA it is several times slower on a CPU.
+    """
+    images, (count, height, width, channels) = ops.cast(images, "float32"), ops.shape(images)
+    rows, columns = (ops.arange(side, dtype="float32") for side in (height, width))
+    xx, xy, x0, yx, yy, y0 = (transforms[:, place, None, None] for place in range(6))
+    x = ops.clip(xx * columns + xy * rows[:, None] + x0, 0.0, width - 1.0)
+    y = ops.clip(yx * columns + yy * rows[:, None] + y0, 0.0, height - 1.0)
+    left, top = ops.floor(x), ops.floor(y)
+    across, down = (x - left)[..., None], (y - top)[..., None]
+    left, top = ops.cast(left, "int32"), ops.cast(top, "int32")
+    right, bottom = ops.minimum(left + 1, width - 1), ops.minimum(top + 1, height - 1)
+    pixels = ops.reshape(images, (-1, channels))
+    start = ops.arange(count, dtype="int32")[:, None, None] * (height * width)
+
+    def at(row, column):
+        return ops.take(pixels, start + row * width + column, axis=0)
+
+    upper = at(top, left) * (1 - across) + at(top, right) * across
+    lower = at(bottom, left) * (1 - across) + at(bottom, right) * across
+    return upper * (1 - down) + lower * down
+
+
 def _colored(images, draws, color: float):
     """Brightness and contrast times 1 ± `color`; contrast is the distance to the picture's mean."""
     factors = 1 + color * (2 * draws[:, :, None, None, None] - 1)

@@ -14,6 +14,7 @@ from emo.models.augmentation import (
     affine_transforms,
     augment_examples,
     resample,
+    resample_by_gathers,
 )
 
 SEEDS_GENERATOR = ImageDataGenerator(
@@ -50,6 +51,17 @@ def test_pixels_equal_image_data_generators_on_the_same_parameters(size):
         for image, draw in zip(images, draws, strict=True)
     ]
     np.testing.assert_allclose(ours, theirs, atol=0.02)  # of 255
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (71, 40)])
+@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "under XLA"])
+def test_gathers_give_the_pixels_of_the_resampling_kernel(height, width, compiled):
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (16, height, width, 3)).astype("f4")
+    transforms = affine_transforms(random.random((16, 6)).astype("f4"), height, width)
+    gathers = tf.function(resample_by_gathers, jit_compile=True) if compiled else resample_by_gathers
+    ours = np.asarray(gathers(tf.constant(images), transforms))
+    np.testing.assert_allclose(ours, np.asarray(resample(images, transforms)), atol=0.02)
 
 
 def test_ranges_equal_image_data_generators():
