@@ -111,20 +111,19 @@ def _cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
     """The crop of an RGB picture at size × size, the picture's border repeated outwards."""
     # averaged first where much larger, then resampled finer than its pixels and averaged: no aliasing
     image = image.reduce(max(1, int(crop.side * max(image.size) / (2 * size))))
-    (width, height), longer = image.size, max(image.size)
-    x, y, side = width / 2 + crop.x * longer, height / 2 + crop.y * longer, crop.side * longer
-    finer = max(1, math.ceil(side / size))
-    cos, sin = math.cos(math.radians(crop.angle)), math.sin(math.radians(crop.angle))
-    reach = side / 2 * (abs(cos) + abs(sin)) + 2  # from the centre to the turned square's corners
-    left, top = math.floor(x - reach), math.floor(y - reach)
-    columns = np.arange(left, math.ceil(x + reach)).clip(0, width - 1)
-    rows = np.arange(top, math.ceil(y + reach)).clip(0, height - 1)
+    width, height = image.size
+    finer = max(1, math.ceil(crop.side * max(image.size) / size))
+    left, top, right, bottom = crop.bounds(image.size)
+    left, top = math.floor(left - 2), math.floor(top - 2)  # two pixels more than the resampling looks at
+    columns = np.arange(left, math.ceil(right + 2)).clip(0, width - 1)
+    rows = np.arange(top, math.ceil(bottom + 2)).clip(0, height - 1)
     part = Image.fromarray(np.asarray(image)[rows[:, None], columns])
-    cos, sin = cos * side / (finer * size), sin * side / (finer * size)  # of one step in the output
-    half = finer * size / 2
-    to_input = (cos, -sin, x - left - half * (cos - sin), sin, cos, y - top - half * (sin + cos))
+    to_part = crop.to_picture(image.size)[:2] - [(0, 0, left), (0, 0, top)]
+    to_part[:, :2] /= finer * size
     method, filter = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return part.transform((finer * size, finer * size), method, to_input, filter).reduce(finer)
+    return part.transform((finer * size, finer * size), method, to_part.ravel().tolist(), filter).reduce(
+        finer
+    )
 
 
 def reason(error: Exception) -> str:

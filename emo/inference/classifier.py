@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 from tqdm.auto import tqdm
 
-from emo.data.faces import face_crops, find_faces, with_margin
+from emo.data.faces import face_crops, find_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_ahead, read_image
 from emo.data.manifest import is_photo
@@ -78,7 +78,7 @@ class Classifier:
             whole = self.face_margin is None
             return [None] * len(images) if whole else face_crops(find_faces(images), self.face_margin)
         margin = FACE_MARGIN if self.face_margin is None else self.face_margin
-        return [face and with_margin(face, margin) for face in faces]
+        return [face and face.with_margin(margin) for face in faces]
 
     def predict(self, images, faces: Sequence[Crop | None] | None = None) -> pd.DataFrame:
         """A row a picture: path, emotion, confidence, then a probability a class.

@@ -132,14 +132,7 @@ def _last_feature_map(made: dict[Layer, tf.Tensor]) -> tf.Tensor | None:
 def _onto_picture(seen: np.ndarray, size: tuple[int, int], crop: Crop | None) -> np.ndarray:
     """(rows, columns) of what the model saw → (h, w) of the picture, bilinear, 0 outside of the crop."""
     (rows, columns), (width, height) = seen.shape, size
-    if crop is None:
-        to_seen = (columns / width, 0, 0, 0, rows / height, 0)
-    else:
-        x, y = width / 2 + crop.x * max(size), height / 2 + crop.y * max(size)
-        cos, sin = (of(math.radians(crop.angle)) / (crop.side * max(size)) for of in (math.cos, math.sin))
-        to_seen = (
-            *(columns * cos, columns * sin, columns * (0.5 - x * cos - y * sin)),
-            *(-rows * sin, rows * cos, rows * (0.5 + x * sin - y * cos)),
-        )
+    to_picture = np.diag((width, height, 1.0)) if crop is None else crop.to_picture(size)
+    to_seen = (np.diag((columns, rows, 1.0)) @ np.linalg.inv(to_picture))[:2].ravel().tolist()
     method, filter = Image.Transform.AFFINE, Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(seen.astype(np.float32)).transform(size, method, to_seen, filter))

@@ -89,18 +89,8 @@ def classify_faces(classifier: Classifier, photo) -> AnsweredPhoto:
 
 def _box(face: Crop | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) in pixels, within the picture, around the face as it is turned."""
-    corners = np.array([(0, 0), size]) if face is None else face_corners(face, size)
-    left, top = corners.min(axis=0).clip(0, size).round().astype(int).tolist()
-    right, bottom = corners.max(axis=0).clip(0, size).round().astype(int).tolist()
-    return left, top, right, bottom
-
-
-def face_corners(face: Crop, size: tuple[int, int]) -> np.ndarray:
-    """(4, 2): x and y in pixels of the face's corners, clockwise from the upper left; `size` (w, h)."""
-    angle = np.radians(face.angle)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * face.side / 2
-    return np.array(size) / 2 + (square @ turn + (face.x, face.y)) * max(size)
+    bounds = (0, 0, *size) if face is None else face.bounds(size)
+    return tuple(np.clip(bounds, 0, (*size, *size)).round().astype(int).tolist())
 
 
 def _download(url: str) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice, pairwise
-from math import hypot, isfinite
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +172,7 @@ def _follow(chunk: Chunk, following: Chunk | None, step: int) -> list[list[Crop]
         pairs = _pairs(before, after)
         for position in range(step):
             share = position / step
-            moved = [_between(face, then, share) for face, then in pairs if face and then]
+            moved = [face.towards(then, share) for face, then in pairs if face and then]
             alone = [face or then for face, then in pairs if not (face and then)]
             gone, came = set(map(id, before)), set(map(id, after))
             seen = [face for face in alone if id(face) in (gone if share < 0.5 else came)]
@@ -184,18 +184,13 @@ def _pairs(before: list[Crop], after: list[Crop]) -> list[tuple[Crop | None, Cro
     """The same face in two looks; None where it was not, or is no longer, there."""
     left, pairs = list(after), []
     for face in before:
-        then = min(left, key=lambda other: hypot(other.x - face.x, other.y - face.y), default=None)
-        if then and hypot(then.x - face.x, then.y - face.y) <= SAME * max(face.side, then.side):
+        then = min(left, key=face.distance, default=None)
+        if then and face.distance(then) <= SAME * max(face.side, then.side):
             left.remove(then)
             pairs.append((face, then))
         else:
             pairs.append((face, None))
     return pairs + [(None, face) for face in left]
-
-
-def _between(face: Crop, then: Crop, share: float) -> Crop:
-    lengths = ((getattr(face, name), getattr(then, name)) for name in ("x", "y", "side", "angle"))
-    return Crop(*(a + share * (b - a) for a, b in lengths))
 
 
 def _answers(classifier: Classifier, chunk: Chunk, found: list[list[Crop]]) -> pd.DataFrame:
@@ -215,10 +210,9 @@ def _answers(classifier: Classifier, chunk: Chunk, found: list[list[Crop]]) -> p
 def _box(face: Crop | None, width: int, height: int) -> tuple[int, int, int, int]:
     if face is None:
         return 0, 0, width, height
-    longer = max(width, height)
-    side = round(face.side * longer)
-    left, top = width / 2 + face.x * longer - side / 2, height / 2 + face.y * longer - side / 2
-    return round(left), round(top), side, side
+    left, top, right, bottom = replace(face, angle=0).bounds((width, height))
+    side = round(right - left)
+    return round((left + right - side) / 2), round((top + bottom - side) / 2), side, side
 
 
 def _table(places: Sequence[tuple], probabilities, class_names: Sequence[str]) -> pd.DataFrame:

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from emo.data import faces
-from emo.data.faces import with_margin
 from emo.data.image_io import read_image
 from emo.errors import UserError
 from emo.inference import photo as my_photo
@@ -65,7 +64,7 @@ def test_every_face_is_cropped_as_in_training_and_answered_for(couple, margin, c
     assert right_2 - left_2 > right - left > 60
     assert answered.faces[0].angle == pytest.approx(20, abs=8)
     for face, row in zip(answered.faces, table.itertuples(), strict=True):
-        crop = read_image(couple, 48, with_margin(face, margin or 0))
+        crop = read_image(couple, 48, face.with_margin(margin or 0))
         expected = classifier.probabilities(crop[None])[0]
         np.testing.assert_allclose(row[4:], expected, atol=1e-6)
         assert (row.emotion, row.confidence) == (NAMES[expected.argmax()], pytest.approx(expected.max()))
