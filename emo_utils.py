@@ -14,7 +14,7 @@ from emo.inference.webcam import upload_photo  # a file of the person at the not
 from emo.evaluation.model_card import write_card  # the model card beside a .h5
 from emo.inference.classifier import find_model  # a .h5 by path or name, or the newest in model/
 from emo.inference.classifier import load_classifier  # any saved .h5, ready to predict
-from emo.inference.ensemble import Committee  # several models that answer as one
+from emo.inference.ensemble import Ensemble  # several models that answer as one
 from emo.evaluation.comparison import compare  # is one model really better than another?
 from emo.data.download import SEED_DATASET  # where the project's own photos lie on Google Drive
 from emo.data.manifest import class_names  # the classes, in the order of the model's outputs
@@ -36,6 +36,7 @@ from emo.experiments import EXPERIMENTS  # the seed's eleven and our recipes
 from emo.experiments import Experiment  # everything that decides a run
 from emo.experiments import get_experiment  # one of them, with changes
 from emo.inference.grad_cam import grad_cam  # where in a picture an emotion is seen
+from emo.inference.export import export_model  # a .h5 as TFLite, ONNX or SavedModel, checked
 from emo.inference.export import export_table  # size and latency of exported models
 from emo.data.faces import face_crops  # the crops of those faces, for load_images
 from emo.data.faces import find_all_faces  # every face that stands out in one photo
@@ -74,4 +75,4 @@ from emo.data.split import split_photos  # writes it
 from emo.data.split import summarize_split  # the dataset in one table
 from emo.data.split import training_manifests  # the photos to train on and to validate on
 from emo.training.train import train  # an experiment → model, curve, row
-from emo.inference.video import classify_video  # a table a frame and an annotated copy
+from emo.inference.video import classify_video  # a table of its faces and an annotated copy

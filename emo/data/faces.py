@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.data.image_io import Unusable, read_bytes, read_image
 from emo.errors import UserError
@@ -54,11 +55,12 @@ def find_faces(photos: Sequence, paths: Paths | None = None) -> pd.DataFrame:
     x, y, side and angle as in `Crop`, of the one face, else missing; problem: why the photo cannot be read,
     or "". A face smaller than a sixth of the photo's longer side is not seen.
 
-    `photos` is what `read_image` takes. With `paths` it is files: their faces are kept in `data/faces.csv`,
+    `photos` is what `as_pictures` takes. With `paths` it is files: their faces are kept in `data/faces.csv`,
     and a file is looked at again only when its content or the detector has changed. Raises UserError where
     mtcnn is not installed.
     """
     detector = _detector_name()
+    photos = as_pictures(photos)
     found, keys = {}, range(len(photos))
     if paths:
         kept = _read(paths.faces, detector)

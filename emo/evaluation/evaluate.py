@@ -24,7 +24,7 @@ from emo.evaluation.calibration import (
 )
 from emo.evaluation.intervals import wilson
 from emo.files import files_below
-from emo.inference.classifier import Classifier
+from emo.inference.predictor import Predictor
 from emo.paths import Paths
 from emo.tracking import table as runlog
 
@@ -36,7 +36,7 @@ class Report:
     """Figures on `photos` labelled photos; all but counts are fractions in 0–1.
 
     `interval` is the accuracy's 95% interval; `per_class` has precision, recall, f1 and photos; `confusion`
-    counts true (rows) × predicted (columns); `predictions` is `Classifier.predict`'s table with the true
+    counts true (rows) × predicted (columns); `predictions` is `Predictor.predict`'s table with the true
     `label`. `split` is what the photos are to the model, "" where that is not known. `calibrated_ece` is the
     calibration error at `temperature`, `without_twins` the report on the photos that have no twin in
     training; each is None where it was not asked for.
@@ -116,7 +116,7 @@ def percent(interval: tuple[float, float]) -> str:
 
 
 def evaluate(
-    classifier: Classifier,
+    classifier: Predictor,
     photos: str | Path | pd.DataFrame,
     *,
     split: Split = "",
@@ -159,7 +159,7 @@ def _labelled_folder(folder: Path) -> pd.DataFrame:
 
 
 def labelled_photos(
-    folder: str, classifier: Classifier, paths: Paths
+    folder: str, classifier: Predictor, paths: Paths
 ) -> tuple[pd.DataFrame, Literal["test", "validation", "training", "no"]]:
     """The photos to test on, as a manifest, and what they are to the models of this project.
 
@@ -186,7 +186,7 @@ def labelled_photos(
     return pd.DataFrame(columns=["path", "label"]), "no"
 
 
-def validation_temperature(classifier: Classifier, paths: Paths) -> float | None:
+def validation_temperature(classifier: Predictor, paths: Paths) -> float | None:
     """`fit_temperature` on the validation photos of `data/`; None where they are not of its classes."""
     if not any(map(is_photo, files_below(paths.train))):
         return None
@@ -270,11 +270,11 @@ def shown_paths(paths: Iterable[str]) -> list[str]:
     return [file.relative_to(top).as_posix() for file in files]
 
 
-def log_test(report: Report, classifier: Classifier, paths: Paths) -> int | str | None:
+def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str | None:
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
-    Gives the row's number, or None where the table has none of that name: a committee, or a model that
-    averages over mirror images, has no row of its own. None, and nothing is written, too where the photos
+    Gives the row's number, or None where the table has none of that name: an ensemble, or a model with
+    flip, has no row of its own. None, and nothing is written, too where the photos
     are not those of `data/test`: the table compares runs on the same ones.
     """
     if not report.predictions.path.map(_absolute).str.startswith(f"{_absolute(paths.test)}/").all():

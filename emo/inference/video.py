@@ -1,4 +1,4 @@
-"""A video → a table with a row a frame and face, and a copy with boxes and emotions drawn in."""
+"""A video → a table with a row per frame and face, and a copy with boxes and emotions drawn in."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from emo.data.faces import glance_for_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import read_ahead
 from emo.errors import UserError
-from emo.inference.classifier import Classifier
+from emo.files import user_path
+from emo.inference.predictor import Predictor, answer_table
 from emo.paths import numbered
 
 # before OpenCV's first video: what FFmpeg prints of damaged ones
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-LOOKS = 4  # for faces, a second of video; in between they move along straight lines
+LOOKS = 4  # for faces, per second of video; in between they move along straight lines
 SAME = 0.6  # of its side: how far a face moves at most between two looks
 CHUNK, CHUNK_BYTES = 64, 2**27  # frames at a time; four chunks are in memory at once
 BOX = ["left", "top", "width", "height"]
@@ -43,17 +44,17 @@ class Chunk:
     looks: list[list[Crop]] = field(default_factory=list)
 
 
-def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
+def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
     """The emotion of every face in every frame, kept beside the video in a CSV and in an annotated copy.
 
-    A row a frame and face: frame (from 0), time (seconds), left, top, width, height (of the face, in the
-    frame's pixels), emotion, confidence, a probability a class. Faces are looked for four times a second and
-    followed in between; with no face a model that was trained without `face_margin` answers for the whole
+    A row per frame and face: frame (from 0), time (seconds), left, top, width, height (of the face, in the
+    frame's pixels), emotion, confidence, a probability per class. Faces are looked for four times per second
+    and followed in between; with no face a model that was trained without `face_margin` answers for the whole
     frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and mean rate, without
     sound; where it or `<name>_emotions.csv` exists, both get a number. Ctrl-C keeps what is done, whole.
     Raises UserError for what is no video that can be read.
     """
-    path = Path(video).expanduser()
+    path = user_path(video)
     reader, fps, total = _open(path)
     step = max(1, round(fps / LOOKS))
     parts, writer, copy, table_path = [], None, None, None
@@ -78,7 +79,7 @@ def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
         reader.release()
         if writer:
             writer.close()
-            table = pd.concat(parts, ignore_index=True) if parts else _table([], [], classifier.class_names)
+            table = pd.concat(parts, ignore_index=True) if parts else _no_rows(classifier)
             table.to_csv(table_path, index=False, float_format="%.6g")
     if writer is None:
         raise UserError(
@@ -88,14 +89,14 @@ def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
         print(f"{path.name} tells of {total:,} frames; {writer.count:,} of them were classified.")
     print(
         f"Written to {copy.parent}: {table_path.name} ({len(table):,} rows) and {copy.name} "
-        f"({writer.count:,} frames, {fps:.3g} a second, MPEG-4 without sound: VLC and the like play it, "
+        f"({writer.count:,} frames, {fps:.3g} per second, MPEG-4 without sound: VLC and the like play it, "
         "browsers do not)."
     )
     return table
 
 
 def _open(path: Path):
-    """(capture, frames a second, frames by the file's own account)."""
+    """(capture, frames per second, frames by the file's own account)."""
     cv2 = _cv2()
     if not path.is_file():
         raise UserError(f"There is no video {path}; check the path.")
@@ -193,7 +194,7 @@ def _pairs(before: list[Crop], after: list[Crop]) -> list[tuple[Crop | None, Cro
     return pairs + [(None, face) for face in left]
 
 
-def _answers(classifier: Classifier, chunk: Chunk, found: list[list[Crop]]) -> pd.DataFrame:
+def _answers(classifier: Predictor, chunk: Chunk, found: list[list[Crop]]) -> pd.DataFrame:
     places, pictures, crops = [], [], []
     whole = classifier.face_margin is None
     for number, time, frame, in_frame in zip(chunk.numbers, chunk.times, chunk.frames, found, strict=True):
@@ -202,8 +203,8 @@ def _answers(classifier: Classifier, chunk: Chunk, found: list[list[Crop]]) -> p
             pictures.append(frame)
             crops.append(face)
     if not pictures:
-        return _table([], [], classifier.class_names)
-    probabilities, _ = classifier._answers(classifier._load(pictures, crops))
+        return _no_rows(classifier)
+    probabilities = classifier.answer(classifier.load(pictures, crops))
     return _table(places, probabilities, classifier.class_names)
 
 
@@ -215,12 +216,13 @@ def _box(face: Crop | None, width: int, height: int) -> tuple[int, int, int, int
     return round((left + right - side) / 2), round((top + bottom - side) / 2), side, side
 
 
-def _table(places: Sequence[tuple], probabilities, class_names: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame(places, columns=["frame", "time", *BOX])
-    probabilities = np.reshape(probabilities, (len(places), len(class_names)))
-    table["emotion"] = [class_names[best] for best in probabilities.argmax(axis=1)]
-    table["confidence"] = probabilities.max(axis=1) if len(places) else []
-    return pd.concat([table, pd.DataFrame(probabilities, columns=list(class_names))], axis=1)
+def _table(places: Sequence[tuple], probabilities: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
+    where = pd.DataFrame(places, columns=["frame", "time", *BOX])
+    return pd.concat([where, answer_table(probabilities, class_names)], axis=1)
+
+
+def _no_rows(classifier: Predictor) -> pd.DataFrame:
+    return _table([], np.empty((0, len(classifier.class_names))), classifier.class_names)
 
 
 def _free_pair(video: Path) -> tuple[Path, Path]:

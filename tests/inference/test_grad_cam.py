@@ -1,6 +1,8 @@
 """Where a network looks: on one that was trained to find a patch, and against CAM computed by hand."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -13,7 +15,7 @@ from emo.data.image_io import read_image
 from emo.errors import UserError
 from emo.experiments import get_experiment
 from emo.inference.classifier import Classifier, load_classifier
-from emo.inference.ensemble import Committee
+from emo.inference.ensemble import Ensemble
 from emo.inference.grad_cam import grad_cam
 from emo.models.backbones import BACKBONES
 from emo.models.build import build_model
@@ -179,7 +181,7 @@ def test_what_answers_as_one_is_explained_by_the_mean(patches):
     picture = with_patch((4, 30))
     turned = Classifier(patches.model, ("blue", "red"), {}, Path("turned.h5"))
     of_red, of_blue = (grad_cam(patches, picture, name) for name in ("red", "blue"))
-    together = grad_cam(Committee([patches, turned]), picture, "red")
+    together = grad_cam(Ensemble([patches, turned]), picture, "red")
     np.testing.assert_allclose(together, (of_red + of_blue) / 2, atol=1e-6)
     mirrored = grad_cam(patches, picture[:, ::-1], "red")[:, ::-1]
     flipped = grad_cam(patches.with_flip(), picture, "red")
@@ -209,3 +211,67 @@ def test_a_network_without_a_feature_map_says_so(coloured):
     flat = Classifier(model, ("a", "b"), {}, Path("flat.h5"))
     with pytest.raises(UserError, match=r"^flat\.h5 has no feature map that tells places apart.*\.$"):
         grad_cam(flat, with_patch((0, 0), size=12))
+
+
+MINI_XCEPTION = """
+import sys
+from pathlib import Path
+import keras, numpy as np
+from keras import layers
+from emo.inference.classifier import Classifier
+from emo.inference.grad_cam import grad_cam
+
+channels, colors, residual_at, tail = (int(value) for value in sys.argv[1:])
+pictures = x = keras.Input((64, 64, colors))
+if colors == 1:
+    pictures = keras.Input((64, 64, 3))
+    x = layers.Conv2D(1, 1, use_bias=False, trainable=False)(pictures)
+x = layers.Rescaling(1 / 127.5, -1.0)(x)
+for block in range(4):
+    wide = channels * 2 ** max(0, block - residual_at)
+    if block > residual_at - 1:
+        beside = layers.BatchNormalization()(layers.Conv2D(wide, 1, strides=2, padding="same", use_bias=False)(x))
+        y = layers.ReLU()(layers.BatchNormalization()(layers.SeparableConv2D(wide, 3, padding="same")(x)))
+        x = layers.Add()([layers.MaxPooling2D(3, 2, padding="same")(y), beside])
+    else:
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(wide, 3, padding="same")(x)))
+if tail:  # a convolution of that very kind after the last feature map
+    x = layers.AveragePooling2D(x.shape[1] // 2)(x)
+    x = layers.Conv2D(channels, 3, padding="same", activation="relu")(x)
+    x = layers.Flatten()(layers.Conv2D(16, 1, strides=2, padding="same", activation="relu")(x))
+    x = layers.Softmax()(layers.Dense(3)(x))
+else:
+    x = layers.Softmax()(layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, padding="same")(x)))
+network = Classifier(keras.Model(pictures, x), ("a", "b", "c"), {}, Path("mini.h5"))
+photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+for _ in range(3):
+    for emotion in network.class_names:
+        seen = grad_cam(network, photo, emotion)
+        assert seen.shape == (64, 64) and 0 <= seen.min() <= seen.max() <= 1 and seen.any(), seen
+print("explained")
+"""
+
+
+@pytest.mark.parametrize("tail", [0, 1])
+@pytest.mark.parametrize(("channels", "colors", "residual_at"), [(4, 1, 1), (8, 1, 2), (8, 3, 0), (4, 3, 2)])
+def test_a_mini_xception_is_explained_and_python_lives(channels, colors, residual_at, tail):
+    """In a process of its own: where oneDNN's Conv2DBackpropFilter is asked for these shapes, it dies."""
+    numbers = map(str, (channels, colors, residual_at, tail))
+    done = subprocess.run(
+        [sys.executable, "-c", MINI_XCEPTION, *numbers], capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (0, "explained\n"), done.stderr[-1000:]
+
+
+def test_an_ensemble_in_an_ensemble_counts_as_it_answers(patches):
+    picture = with_patch((4, 30))
+    turned = Classifier(patches.model, ("blue", "red"), {}, Path("turned.h5"))
+    nested = Ensemble([Ensemble([patches, turned]), patches])
+    of_red, of_blue = (grad_cam(patches, picture, name) for name in ("red", "blue"))
+    np.testing.assert_allclose(grad_cam(nested, picture, "red"), 0.75 * of_red + 0.25 * of_blue, atol=1e-6)
+
+
+def test_floats_are_explained_as_the_picture_that_they_are(patches, capsys):
+    picture = with_patch((40, 8))
+    np.testing.assert_array_equal(grad_cam(patches, picture / 255), grad_cam(patches, picture))
+    assert capsys.readouterr().out.count("0–1") == 1
