@@ -87,10 +87,10 @@ def _batch(array: np.ndarray) -> np.ndarray:
             "them last."
         )
     if len(shape) == 3 and min(shape[1:]) >= SMALLEST:
-        if shape[0] not in (3, 4):
+        if shape[0] != 3:
             return array
         raise UserError(
-            f"An array of shape {shape} may be {shape[0]} grey pictures or one whose channels come first; "
+            f"An array of shape {shape} may be three grey pictures, or one whose channels come first; "
             "give list(array) for the former, np.moveaxis(array, 0, -1) for the latter."
         )
     raise UserError(f"An array of shape {shape} is no picture; {SHAPES}, or several of one size.")

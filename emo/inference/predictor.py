@@ -118,7 +118,9 @@ def _photos_in(folder: Path) -> list[Path]:
     """The photos below a folder; prints how many of its files are none."""
     files = sorted(files_below(folder))
     photos = list(filter(is_photo, files))
-    suffixes = Counter(file.suffix.lower() or "without a suffix" for file in files if not is_photo(file))
+    suffixes = Counter(
+        sorted(file.suffix.lower() or "without suffix" for file in files if not is_photo(file))
+    )
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5))
     others = kinds + (" …" if len(suffixes) > 5 else "")
     if not photos:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice, pairwise
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from emo.paths import numbered
 # before OpenCV's first video: what FFmpeg prints of damaged ones
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
+RATES = (0.1, 1000.0)  # frames per second that can be
 LOOKS = 4  # for faces, per second of video; in between they move along straight lines
 SAME = 0.6  # of its side: how far a face moves at most between two looks
 CHUNK, CHUNK_BYTES = 64, 2**27  # frames at a time; four chunks are in memory at once
@@ -50,13 +51,15 @@ def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
     A row per frame and face: frame (from 0), time (seconds), left, top, width, height (of the face, in the
     frame's pixels), emotion, confidence, a probability per class. Faces are looked for four times per second
     and followed in between; with no face a model that was trained without `face_margin` answers for the whole
-    frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and mean rate, without
-    sound; where it or `<name>_emotions.csv` exists, both get a number. Ctrl-C keeps what is done, whole.
-    Raises UserError for what is no video that can be read.
+    frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and duration, without
+    sound: at a constant rate, the mean one, and below one per second with each frame repeated. Where it or
+    `<name>_emotions.csv` exists, both get a number. Ctrl-C keeps what is done, whole. Raises UserError for
+    what is no video that can be read.
     """
     path = user_path(video)
-    reader, fps, total = _open(path)
-    step = max(1, round(fps / LOOKS))
+    fps, total = _measure(path)
+    reader = _open(path)
+    step = max(1, min(round(fps / LOOKS), CHUNK))
     parts, writer, copy, table_path = [], None, None, None
     try:
         # decoding, the search for faces, and the model with the encoder: each in a thread
@@ -96,16 +99,38 @@ def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
 
 
 def _open(path: Path):
-    """(capture, frames per second, frames by the file's own account)."""
     cv2 = _cv2()
     if not path.is_file():
         raise UserError(f"There is no video {path}; check the path.")
     reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)  # else a photo would be a video of one frame
     if not reader.isOpened():
         raise UserError(f"{path.name} is not a video that can be read: it is damaged or of another kind.")
+    return reader
+
+
+def _measure(path: Path) -> tuple[float, int]:
+    """(mean frames per second, frames by the file's own account, 0 where it gives none).
+
+    By the time of every frame: what a file says of its rate is its clock's where a browser recorded it, and
+    an estimate from its first seconds where the rate varies.
+    """
+    cv2, reader = _cv2(), _open(path)
     fps, total = reader.get(cv2.CAP_PROP_FPS), reader.get(cv2.CAP_PROP_FRAME_COUNT)
-    fps = fps if isfinite(fps) and 1 <= fps <= 240 else 25.0  # some files give none, or their clock's
-    return reader, fps, int(total) if 0 < total < 1e9 else 0
+    total = int(total) if 0 < total < 1e9 else 0
+    times = []
+    try:
+        with tqdm(total=total or None, desc="measuring", unit="frame", leave=False) as bar:
+            while reader.grab():
+                times.append(reader.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                bar.update()
+    finally:
+        reader.release()
+    lasts = times[-1] - times[0] if len(times) > 1 else 0.0
+    if isfinite(lasts) and lasts > 0:
+        fps = min(max((len(times) - 1) / lasts, RATES[0]), RATES[1])
+    elif not RATES[0] <= fps <= RATES[1]:  # no times, and no rate or its clock's
+        fps = 25.0
+    return fps, total
 
 
 @cache
@@ -238,7 +263,10 @@ class _Writer:
     def __init__(self, path: Path, fps: float, size: tuple[int, int]):
         cv2 = _cv2()
         self.size, self.count = size, 0
-        self.video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+        # OpenCV rounds rates to 0.001, and MPEG-4 has no more than 65,535 steps in one of its seconds
+        self.repeats = max(1, ceil(1 / fps))
+        rate = round(self.repeats * fps, 3 if fps < 65 else 2 if fps < 655 else 1)
+        self.video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
         if not self.video.isOpened():
             raise UserError(f"{path} cannot be written; check that its folder may be written to.")
         self.line = max(2, round(min(size) / 240))
@@ -250,7 +278,9 @@ class _Writer:
         for number, frame in zip(chunk.numbers, chunk.frames, strict=True):
             for row in by_frame.get(number, []):
                 self._draw(frame, row, COLORS[class_names.index(row.emotion) % len(COLORS)])
-            self.video.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
+            pixels = cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR)
+            for _ in range(self.repeats):
+                self.video.write(pixels)
             self.count += 1
 
     def _draw(self, frame: Image.Image, row, color: str) -> None:

@@ -129,7 +129,7 @@ def test_files_and_pil_images_stay_as_they_are(tmp_path):
 
 REFUSED = {
     "channels first": (COLOUR.transpose(0, 3, 1, 2), r"shape \(5, 3, 12, 10\) has its channels first"),
-    "one, channels first": (COLOUR[0].transpose(2, 0, 1), r"shape \(3, 12, 10\) may be 3 grey pictures or"),
+    "one, channels first": (COLOUR[0].transpose(2, 0, 1), r"\(3, 12, 10\) may be three grey pictures, or"),
     "a list of them": (list(COLOUR.transpose(0, 3, 1, 2)), r"moveaxis\(array, 0, -1\)"),
     "grey and alpha": (COLOUR[0, ..., :2], r"shape \(12, 10, 2\) is no picture"),
     "five dimensions": (COLOUR[None], "shape"),

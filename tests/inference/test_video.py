@@ -36,9 +36,11 @@ def classifier(metadata: dict | None = None) -> Classifier:
     return Classifier(model, NAMES, metadata or {}, Path("means.h5"))
 
 
-def write_video(path: Path, count: int = COUNT, face: bool = True, size=SIZE, pause: int = 0) -> list[int]:
+def write_video(
+    path: Path, count: int = COUNT, face: bool = True, size=SIZE, pause: int = 0, fps: float = FPS
+) -> list[int]:
     """A video in which the portrait slides to the right; where its left edge is in each frame."""
-    written = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), FPS, size)
+    written = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
     portrait = PORTRAIT.resize((140, 164))
     lefts = [2 * number for number in range(count)]
     for number, left in enumerate(lefts):
@@ -113,6 +115,45 @@ def test_without_a_face_the_whole_frame_or_nothing(tmp_path):
     assert list(table.columns) == COLUMNS and len(table) == 0
     assert len(frames(tmp_path / "empty_emotions_2.mp4")[0]) == 5
     assert list(pd.read_csv(tmp_path / "empty_emotions_2.csv").columns) == COLUMNS
+
+
+@pytest.mark.parametrize("fps", [0.1, 0.5, 1, 7.5, 29.97, 144, 333.3, 1000])
+def test_any_rate_keeps_its_duration(tmp_path, fps):
+    write_video(tmp_path / "video.mp4", count=10, face=False, fps=fps, size=(64, 48))
+    table = classify_video(classifier(), tmp_path / "video.mp4")
+    np.testing.assert_allclose(table.time, np.arange(10) / fps, rtol=2e-3)
+    copied, rate = frames(tmp_path / "video_emotions.mp4")
+    assert len(copied) / rate == pytest.approx(10 / fps, rel=2e-3)
+    assert len(copied) == 10 * max(1, round(1 / fps))
+
+
+def write_gif(path: Path, milliseconds: list[int]) -> None:
+    pictures = [Image.effect_noise((64, 48), 60) for _ in milliseconds]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds)
+
+
+@pytest.mark.parametrize(
+    "milliseconds", [[100, 2000, 100, 3000, 50, 50], [40] * 20 + [1000] * 4, [10, 20] * 6, [9000, 4000, 8000]]
+)
+def test_a_rate_that_varies_keeps_each_time_and_the_duration(tmp_path, milliseconds):
+    write_gif(tmp_path / "video.gif", milliseconds)
+    table = classify_video(classifier(), tmp_path / "video.gif")
+    starts = np.cumsum([0, *milliseconds[:-1]]) / 1000
+    np.testing.assert_allclose(table.time, starts, atol=0.002)
+    copied, rate = frames(tmp_path / "video_emotions.mp4")
+    # how long the last one stays is not told: as long as the mean of the others
+    assert len(copied) / rate == pytest.approx(starts[-1] * len(starts) / (len(starts) - 1), rel=3e-3)
+
+
+def test_the_frames_in_memory_do_not_grow_with_the_rate(tmp_path, monkeypatch):
+    write_video(tmp_path / "video.mp4", count=300, face=False, fps=1000, size=(64, 48))
+    seen = []
+    looked_at = video._looked_at
+    monkeypatch.setattr(
+        video, "_looked_at", lambda chunks, step: looked_at((seen.append(c) or c for c in chunks), step)
+    )
+    classify_video(classifier(), tmp_path / "video.mp4")
+    assert max(len(chunk.frames) for chunk in seen) <= video.CHUNK
 
 
 def test_a_face_that_leaves_has_rows_while_it_is_there(tmp_path):
