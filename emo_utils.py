@@ -43,7 +43,8 @@ from emo.experiments import get_experiment  # one of them, with changes
 from emo.experiments import parse_changes  # a dict, its JSON, or "epochs=3"
 from emo.inference.classifier import find_model  # a .h5 by path or name, or the newest in model/
 from emo.inference.classifier import load_classifier  # any saved .h5, ready to predict
-from emo.inference.ensemble import Committee  # several models that answer as one
+from emo.inference.ensemble import Ensemble  # several models that answer as one
+from emo.inference.export import export_model  # a .h5 as TFLite, ONNX or SavedModel, checked
 from emo.inference.export import export_table  # size and latency of exported models
 from emo.inference.grad_cam import grad_cam  # where in a picture an emotion is seen
 from emo.inference.photo import classify_faces  # what a classifier says of every face in a photo

@@ -1,9 +1,13 @@
 """Files: a walk that passes over what systems leave behind, and writing that is whole or nothing."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from emo.errors import UserError
 
 LEFTOVERS = {".DS_Store", ".gitkeep", "Thumbs.db", "desktop.ini"}
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
@@ -62,6 +66,27 @@ def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
     """Writes the file whole or not at all."""
     with atomic(path, sync) as draft:
         draft.write_bytes(data)
+
+
+def user_path(given: str | Path) -> Path:
+    """A path that somebody gave, with its ~ expanded; it need not exist.
+
+    Raises UserError where nothing can lie there: a home folder of nobody here, a link to nothing or to
+    itself, a name that is too long, a folder that may not be looked into.
+    """
+    try:
+        path = Path(given).expanduser()
+        path.stat()
+    except RuntimeError:
+        raise UserError(f"{given} begins with a home folder that is not known here; write it out.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to {os.readlink(path)}, which does not exist.") from None  # noqa: PTH115
+    except (OSError, ValueError) as error:
+        shown = f"{str(given)[:60]}…" if len(str(given)) > 60 else str(given)
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{shown!r} is no path that can be opened ({reason}); check it.") from None
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.data.image_io import Unusable, read_bytes, read_image
 from emo.errors import UserError
@@ -54,11 +55,12 @@ def find_faces(photos: Sequence, paths: Paths | None = None) -> pd.DataFrame:
     x, y, side and angle as in `Crop`, of the one face, else missing; problem: why the photo cannot be read,
     or "". A face smaller than a sixth of the photo's longer side is not seen.
 
-    `photos` is what `read_image` takes. With `paths` it is files: their faces are kept in `data/faces.csv`,
+    `photos` is what `as_pictures` takes. With `paths` it is files: their faces are kept in `data/faces.csv`,
     and a file is looked at again only when its content or the detector has changed. Raises UserError where
     mtcnn is not installed.
     """
     detector = _detector_name()
+    photos = as_pictures(photos)
     found, keys = {}, range(len(photos))
     if paths:
         kept = _read(paths.faces, detector)
@@ -92,7 +94,7 @@ def find_all_faces(photo) -> list[Crop]:
 
 
 def glance_for_faces(frames: Sequence[Image.Image]) -> list[list[Crop]]:
-    """Every upright face that stands out in each frame of a film, in one look instead of three.
+    """Every upright face that stands out in each frame of a video, in one look instead of three.
 
     Raises UserError where mtcnn is not installed.
     """
@@ -117,14 +119,9 @@ def face_crops(faces: pd.DataFrame, margin: float) -> list[Crop | None]:
     `margin`: the share of the face's side that is added on each of its sides, e.g. 0.3.
     """
     return [
-        with_margin(Crop(row.x, row.y, row.side, row.angle), margin) if row.faces == 1 else None
+        Crop(row.x, row.y, row.side, row.angle).with_margin(margin) if row.faces == 1 else None
         for row in faces.itertuples()
     ]
-
-
-def with_margin(face: Crop, margin: float) -> Crop:
-    """The crop with `margin` of its side added on each side."""
-    return replace(face, side=face.side * (1 + 2 * margin))
 
 
 def summarize_faces(faces: pd.DataFrame) -> str:
@@ -172,11 +169,11 @@ def _find(
         seen = [
             (i, face) for i, faces in enumerate(found) if len(faces) == 1 or closer_to_all for face in faces
         ]
-        closer = look([i for i, _ in seen], [with_margin(face, CLOSE) for _, face in seen], CLOSE_VIEW)
+        closer = look([i for i, _ in seen], [face.with_margin(CLOSE) for _, face in seen], CLOSE_VIEW)
     levelled = [[] for _ in pictures]
     for (index, face), faces in zip(seen, closer, strict=True):
         if len(found[index]) > 1:  # the closer look may show a neighbour as well
-            faces.sort(key=lambda other: math.hypot(other.x - face.x, other.y - face.y))
+            faces.sort(key=face.distance)
         # what only a turned view showed is often no face
         levelled[index] += faces[:1] or [face] * upright[index]
     for index, _ in seen:
@@ -207,18 +204,14 @@ def _detect(views: np.ndarray, crops: list[Crop], several: float) -> list[list[C
                 break
     found = [[] for _ in views]
     for view, left, top, right, bottom, _, *marks in boxes.tolist():
-        crop = crops[int(view)]
-        cos, sin = math.cos(math.radians(crop.angle)), math.sin(math.radians(crop.angle))
-        right_of = ((left + right) / (2 * size) - 0.5) * crop.side
-        below = ((top + bottom) / (2 * size) - 0.5) * crop.side
         eyes = math.degrees(math.atan2(marks[6] - marks[5], marks[1] - marks[0]))  # five x, then five y
         face = Crop(
-            x=crop.x + right_of * cos - below * sin,
-            y=crop.y + right_of * sin + below * cos,
-            side=max(right - left, bottom - top) / size * crop.side,
-            angle=crop.angle + eyes,
+            x=(left + right) / (2 * size) - 0.5,
+            y=(top + bottom) / (2 * size) - 0.5,
+            side=max(right - left, bottom - top) / size,
+            angle=eyes,
         )
-        found[int(view)].append(face)
+        found[int(view)].append(crops[int(view)].part(face))
     for faces in found:
         faces.sort(key=lambda face: -face.side)
     return [[face for face in faces if face.side >= several * faces[0].side] for faces in found]

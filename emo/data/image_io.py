@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from tqdm.auto import tqdm
 
+from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.errors import UserError
 
@@ -111,20 +112,19 @@ def _cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
     """The crop of an RGB picture at size × size, the picture's border repeated outwards."""
     # averaged first where much larger, then resampled finer than its pixels and averaged: no aliasing
     image = image.reduce(max(1, int(crop.side * max(image.size) / (2 * size))))
-    (width, height), longer = image.size, max(image.size)
-    x, y, side = width / 2 + crop.x * longer, height / 2 + crop.y * longer, crop.side * longer
-    finer = max(1, math.ceil(side / size))
-    cos, sin = math.cos(math.radians(crop.angle)), math.sin(math.radians(crop.angle))
-    reach = side / 2 * (abs(cos) + abs(sin)) + 2  # from the centre to the turned square's corners
-    left, top = math.floor(x - reach), math.floor(y - reach)
-    columns = np.arange(left, math.ceil(x + reach)).clip(0, width - 1)
-    rows = np.arange(top, math.ceil(y + reach)).clip(0, height - 1)
+    width, height = image.size
+    finer = max(1, math.ceil(crop.side * max(image.size) / size))
+    left, top, right, bottom = crop.bounds(image.size)
+    left, top = math.floor(left - 2), math.floor(top - 2)  # two pixels more than the resampling looks at
+    columns = np.arange(left, math.ceil(right + 2)).clip(0, width - 1)
+    rows = np.arange(top, math.ceil(bottom + 2)).clip(0, height - 1)
     part = Image.fromarray(np.asarray(image)[rows[:, None], columns])
-    cos, sin = cos * side / (finer * size), sin * side / (finer * size)  # of one step in the output
-    half = finer * size / 2
-    to_input = (cos, -sin, x - left - half * (cos - sin), sin, cos, y - top - half * (sin + cos))
+    to_part = crop.to_picture(image.size)[:2] - [(0, 0, left), (0, 0, top)]
+    to_part[:, :2] /= finer * size
     method, filter = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return part.transform((finer * size, finer * size), method, to_input, filter).reduce(finer)
+    return part.transform((finer * size, finer * size), method, to_part.ravel().tolist(), filter).reduce(
+        finer
+    )
 
 
 def reason(error: Exception) -> str:
@@ -211,11 +211,9 @@ def read_image(
     """One picture as training and prediction see it: (size, size, 3) uint8 RGB.
 
     The whole of it is stretched to the square, or its `crop` is cut out. `source` is a file, a PIL image, or
-    an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) in 0–255. Raises UserError for what cannot be read,
-    naming it.
+    an array of one picture as `as_pictures` takes it. Raises UserError for what cannot be read, naming it.
     """
-    if isinstance(source, np.ndarray):
-        source = _from_array(source)
+    source = _no_array(source)
     with _named(source):
         if isinstance(source, Image.Image):
             return np.asarray(square(source, size, crop))
@@ -230,8 +228,8 @@ def whole_image(
     `source` is what `read_image` takes, or the content of a file. Raises UserError for what cannot be read,
     calling it `name`.
     """
-    if isinstance(source, np.ndarray):
-        source = _from_array(source)
+    if not isinstance(source, bytes):
+        source = _no_array(source)
     with _named(name or source):
         if isinstance(source, Image.Image):
             picture = to_rgb(source)
@@ -254,13 +252,12 @@ def _named(source: str | Path | bytes | Image.Image) -> Iterator[None]:
         ) from error
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
-        raise UserError(
-            f"An array of shape {array.shape} is no picture; give (h, w), (h, w, 3) or (h, w, 4)."
-        )
-    return Image.fromarray(np.clip(array, 0, 255).astype(np.uint8))
+def _no_array(source) -> str | Path | Image.Image:
+    """A file or a PIL image as it is, one picture in an array as a PIL image."""
+    if isinstance(source, (str, Path, Image.Image)):
+        return source
+    (array,) = as_pictures([source])
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
 
 
 def load_images(
@@ -268,19 +265,21 @@ def load_images(
 ) -> np.ndarray:
     """Every picture once, on all cores: (n, size, size, 3) uint8, in the order of `sources`.
 
-    `crops`: what is cut out of each picture, None where it is taken whole. Kept in memory, or in a temporary
-    file on disk where it would take more than half of what is free. Raises UserError for the first picture
-    that cannot be read.
+    `sources`: what `as_pictures` takes; `crops`: what is cut out of each picture, None where it is taken
+    whole. Kept in memory, or in a temporary file on disk where it would take more than half of what is free.
+    Raises UserError for the first picture that cannot be read.
     """
-    shape = (len(sources), size, size, 3)
-    images = _empty(shape)
+    sources = as_pictures(sources)
+    images = _empty((len(sources), size, size, 3))
     crops = [None] * len(sources) if crops is None else crops
+    tasks = list(zip(range(len(sources)), sources, crops, strict=True))
 
-    def read(index: int, source, crop: Crop | None) -> None:
+    def read(task: tuple) -> None:
+        index, source, crop = task
         images[index] = read_image(source, size, crop)
 
     with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock while it decodes
-        done = pool.map(read, range(len(sources)), sources, crops)
+        done = pool.map(read, tasks)
         for _ in tqdm(done, title, len(sources), disable=not title, unit="photo"):
             pass
     return images

@@ -23,7 +23,7 @@ from emo.evaluation.calibration import (
 )
 from emo.evaluation.intervals import wilson
 from emo.files import files_below
-from emo.inference.classifier import Classifier
+from emo.inference.predictor import Predictor
 from emo.paths import Paths
 from emo.tracking import table as runlog
 
@@ -33,7 +33,7 @@ class Report:
     """Figures on `photos` labelled photos; all but counts are fractions in 0–1.
 
     `interval` is the accuracy's 95% interval; `per_class` has precision, recall, f1 and photos; `confusion`
-    counts true (rows) × predicted (columns); `predictions` is `Classifier.predict`'s table with the true
+    counts true (rows) × predicted (columns); `predictions` is `Predictor.predict`'s table with the true
     `label`. `split` is what the photos are to the model, None where that is not known. `calibrated_ece` is
     the calibration error at `temperature`, `without_duplicates` the report on the photos that have no
     duplicate in training; each is None where it was not asked for.
@@ -115,7 +115,7 @@ def percent(interval: tuple[float, float]) -> str:
 
 
 def evaluate(
-    classifier: Classifier,
+    classifier: Predictor,
     photos: str | Path | pd.DataFrame,
     *,
     split: Split | None = None,
@@ -158,7 +158,7 @@ def _labelled_folder(folder: Path) -> pd.DataFrame:
 
 
 def labelled_photos(
-    folder: str | Path, classifier: Classifier, paths: Paths
+    folder: str | Path, classifier: Predictor, paths: Paths
 ) -> tuple[pd.DataFrame, Split | None]:
     """The photos to test on, as a manifest, and what they are to the models of this project.
 
@@ -182,7 +182,7 @@ def labelled_photos(
     return pd.DataFrame(columns=["path", "label"]), None
 
 
-def validation_temperature(classifier: Classifier, paths: Paths) -> float | None:
+def validation_temperature(classifier: Predictor, paths: Paths) -> float | None:
     """`fit_temperature` on the validation photos of `data/`; None where they are not of its classes."""
     if not any(map(is_photo, files_below(paths.train))):
         return None
@@ -193,7 +193,7 @@ def validation_temperature(classifier: Classifier, paths: Paths) -> float | None
 
 
 def report_on(
-    classifier: Classifier, photos: pd.DataFrame, split: Split | None, paths: Paths, *, leaks: bool = True
+    classifier: Predictor, photos: pd.DataFrame, split: Split | None, paths: Paths, *, leaks: bool = True
 ) -> Report | None:
     """`evaluate` with all that `data/` tells, and its figures logged; None where there are no photos.
 
@@ -291,7 +291,7 @@ def shown_paths(paths: Iterable[str]) -> list[str]:
     return [file.relative_to(top).as_posix() for file in files]
 
 
-def log_test(report: Report, classifier: Classifier, paths: Paths) -> int | str | None:
+def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str | None:
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
     Gives the row's number, or None where the table has none of that name: an ensemble, or a model with

@@ -16,21 +16,21 @@ from emo.evaluation.evaluate import Report
 from emo.evaluation.report_file import TEMPLATES, taken_for
 from emo.files import write_text
 from emo.inference.classifier import Classifier
-from emo.inference.ensemble import Committee
+from emo.inference.predictor import Predictor
 from emo.paths import Paths, numbered
 
 SEAL = "<!-- Written by emo.write_card, which replaces this file only while nobody has edited it: "
 
 
-def write_card(classifier: Classifier, report: Report, paths: Paths) -> Path:
+def write_card(classifier: Predictor, report: Report, paths: Paths) -> Path:
     """Writes `<model>.md` beside the `.h5`, or into `model/` where that cannot be written to; gives its path.
 
     Data, split, settings, results, calibration, limits and responsible use: from what the `.h5` says of
     itself, from `data/` where its classes are the model's, and from `report`. A card that somebody has edited
-    is kept: the new one gets the next number. Raises UserError for a committee, which has no file of its own.
+    is kept: the new one gets the next number. Raises UserError for an ensemble, which has no file of its own.
     """
-    if isinstance(classifier, Committee):
-        raise UserError("A card lies beside one .h5, and a committee has several: write each member's own.")
+    if not isinstance(classifier, Classifier):
+        raise UserError("A card lies beside one .h5, and an ensemble has several: write each member's own.")
     experiment = classifier.metadata.get("experiment") or {}
     text = TEMPLATES.get_template("card.md").render(
         classifier=classifier,

@@ -5,55 +5,53 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
-from PIL import Image
-from tqdm.auto import tqdm
 
-from emo.data.faces import face_crops, find_faces, with_margin
+from emo.data.faces import face_crops, find_faces
 from emo.data.geometry import Crop
-from emo.data.image_io import load_images, read_ahead, read_image
-from emo.data.manifest import is_photo
+from emo.data.image_io import load_images, read_image
 from emo.errors import UserError
-from emo.files import files_below
+from emo.files import user_path
+from emo.inference.predictor import Predictor
 from emo.models.h5_loader import read_model, rebuild
 from emo.models.h5_metadata import find_facts
-from emo.paths import EMO_MINI, IMAGE_SUFFIXES
-
-if TYPE_CHECKING:
-    from emo.inference.export import Export
+from emo.paths import EMO_MINI
 
 # of a model trained on whole photos: FER2013's are as large as the face that find_faces sees in them
 # (371 of 400 drawn at random: median of photo / face 0.98, half of them 0.89–1.06)
 FACE_MARGIN = 0.0
-CHUNK = 128  # photos in memory at a time, and as many again that are decoded meanwhile
+SUFFIXES = (".h5", ".hdf5", ".keras")  # of saved models; those that are no .h5 are opened by name alone
+BATCH = 64  # pictures that the network answers at a time, where they fit into memory
 
 
-class Classifier:
-    """`model` takes RGB in 0–255, (n, image_size, image_size, 3), and gives a probability a class."""
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+
+
+class Loaded(NamedTuple):
+    """(n, size, size, 3) uint8 pictures, and the numbers of those that could not be read, which are black."""
+
+    pixels: np.ndarray
+    unreadable: list[int]
+
+
+class Classifier(Predictor):
+    """`model` takes RGB in 0–255, (n, image_size, image_size, 3), and gives a probability per class."""
 
     def __init__(self, model: keras.Model, class_names: Sequence[str], metadata: dict, path: Path):
         self.model, self.metadata, self.path = model, metadata, path
         self.class_names = tuple(class_names)
         self.image_size = model.input_shape[1]
         self.flip = False
+        self.batch_size = BATCH
         self._forward = compiled(model)
 
     @property
     def name(self) -> str:
-        """The file's name, and what is done beyond asking the model once."""
         return f"{self.path.name} + flip" if self.flip else self.path.name
-
-    def with_flip(self) -> Classifier:
-        """The same model, but each answer is the mean over the picture and its mirror image."""
-        flipping = copy.copy(self)
-        flipping.flip = True
-        flipping._forward = compiled(self.model, flip=True)
-        return flipping
 
     def __repr__(self) -> str:
         said = self.metadata.get("val_accuracy")
@@ -61,12 +59,32 @@ class Classifier:
         assumed = f"; {self.metadata['assumed']}" if "assumed" in self.metadata else ""
         return f"{self.name}: {len(self.class_names)} classes, {self.image_size} px{accuracy}{assumed}"
 
-    def probabilities(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """(n, size, size, 3) in 0–255 → (n, classes), rows that add up to 1."""
-        batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-        # uint8 goes to the device, a quarter of the bytes
-        answers = [self._forward(tf.cast(batch, tf.float32)) for batch in batches]
-        return np.concatenate([batch.numpy() for batch in answers])
+    @property
+    def face_margin(self) -> float | None:
+        return self.metadata.get("experiment", {}).get("face_margin")
+
+    def with_flip(self) -> Classifier:
+        flipping = copy.copy(self)
+        flipping.flip = True
+        flipping._forward = compiled(self.model, flip=True)
+        return flipping
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """(n, size, size, 3) in 0–255 → (n, classes), rows that add up to 1.
+
+        Where `batch_size` pictures do not fit into memory, it is halved. Raises UserError where one does not.
+        """
+        while True:
+            starts = range(0, len(images), self.batch_size)
+            try:
+                # uint8 goes to the device, a quarter of the bytes
+                batches = (tf.cast(images[start : start + self.batch_size], tf.float32) for start in starts)
+                answers = [self._forward(batch) for batch in batches]
+                return np.concatenate([batch.numpy() for batch in answers])
+            except OUT_OF_MEMORY:
+                if self.batch_size == 1:
+                    raise no_memory(self) from None
+                self.batch_size //= 2
 
     def crops(self, images: Sequence, faces: Sequence[Crop | None] | None = None) -> list[Crop | None]:
         """What the model sees of each picture, None where that is all of it.
@@ -78,78 +96,45 @@ class Classifier:
             whole = self.face_margin is None
             return [None] * len(images) if whole else face_crops(find_faces(images), self.face_margin)
         margin = FACE_MARGIN if self.face_margin is None else self.face_margin
-        return [face and with_margin(face, margin) for face in faces]
+        return [face and face.with_margin(margin) for face in faces]
 
-    def predict(self, images, faces: Sequence[Crop | None] | None = None) -> pd.DataFrame:
-        """A row a picture: path, emotion, confidence, then a probability a class.
-
-        `images`: a file, a folder (searched through, in the order of names), an array, a PIL image, or a
-        list of files, arrays or PIL images; `faces`: as for `crops`. A picture that cannot be read keeps its
-        row, with emotion empty, and is named in one sentence. Raises UserError where there is nothing to
-        predict.
-        """
-        sources = as_sources(images)
-        faces = None if faces is None else list(faces)
-        parts, unreadable = [], []
-        with tqdm(total=len(sources), desc="predicting", unit="photo", disable=len(sources) < CHUNK) as bar:
-            chunks = [slice(start, start + CHUNK) for start in range(0, len(sources), CHUNK)]
-            loading = (self._load(sources[part], faces and faces[part]) for part in chunks)
-            for part, loaded in zip(chunks, read_ahead(loading), strict=True):
-                chunk = sources[part]
-                answers, bad = self._answers(loaded)
-                parts.append(answers)
-                unreadable += [str(chunk[index]) for index in bad]
-                bar.update(len(chunk))
-        if unreadable:
-            named = ", ".join(unreadable[:3]) + (" …" if len(unreadable) > 3 else "")
-            print(
-                f"{len(unreadable)} of {len(sources)} photos could not be read and have no emotion: {named}"
-            )
-        return self._table(sources, np.concatenate(parts))
-
-    def export(self, kind: str, path: str | Path | None = None, pictures=None) -> Export:
-        """Writes the model as "tflite", "onnx" or "savedmodel" and checks it: see `emo.export.export`."""
-        from emo.inference.export import export  # which stands on this module
-
-        return export(self, kind, path, pictures)
-
-    @property
-    def face_margin(self) -> float | None:
-        """The margin around the face that it was trained with; None where it saw whole photos."""
-        return self.metadata.get("experiment", {}).get("face_margin")
-
-    def _load(self, chunk: Sequence, faces: Sequence[Crop | None] | None = None) -> tuple[np.ndarray, list]:
-        """The pictures as the model takes them, `faces` as for `crops`; the numbers of the unreadable."""
-        crops = self.crops(chunk, faces)
+    def load(self, sources: Sequence, faces: Sequence[Crop | None] | None = None) -> Loaded:
+        crops = self.crops(sources, faces)
         try:
-            return load_images(chunk, self.image_size, crops=crops), []
+            return Loaded(load_images(sources, self.image_size, crops=crops), [])
         except UserError:  # at least one is unreadable: find out which, and go on with the rest
-            pixels, bad = np.zeros((len(chunk), self.image_size, self.image_size, 3), np.uint8), []
-            for index, (source, crop) in enumerate(zip(chunk, crops, strict=True)):
+            pixels, bad = np.zeros((len(sources), self.image_size, self.image_size, 3), np.uint8), []
+            for index, (source, crop) in enumerate(zip(sources, crops, strict=True)):
                 try:
                     pixels[index] = read_image(source, self.image_size, crop)
                 except UserError:
                     bad.append(index)
-            return pixels, bad
+            return Loaded(pixels, bad)
 
-    def _answers(self, loaded: tuple[np.ndarray, list[int]]) -> tuple[np.ndarray, list[int]]:
-        """What `_load` gives → (n, classes), NaN where a picture cannot be read, and those numbers."""
-        pixels, bad = loaded
-        probabilities = self.probabilities(pixels)
-        probabilities[bad] = np.nan
-        return probabilities, bad
+    def answer(self, loaded: Loaded) -> np.ndarray:
+        """What `load` gave → (n, classes), NaN where a picture was unreadable.
 
-    def _table(self, sources: Sequence, probabilities: np.ndarray) -> pd.DataFrame:
-        readable = ~np.isnan(probabilities[:, 0])
-        best = np.where(readable, np.nan_to_num(probabilities).argmax(axis=1), 0)
-        table = pd.DataFrame(
-            {
-                "path": [str(source) if isinstance(source, (str, Path)) else "" for source in sources],
-                "emotion": np.where(readable, np.array(self.class_names, dtype=object)[best], None),
-                "confidence": probabilities[np.arange(len(best)), best],
-            }
-        )
-        return pd.concat([table, pd.DataFrame(probabilities, columns=list(self.class_names))], axis=1)
+        Raises UserError where the model gives no number for one that was not: NaN would pass for unreadable.
+        """
+        probabilities = self.probabilities(loaded.pixels)
+        lost = np.isnan(probabilities).any(axis=1)
+        lost[loaded.unreadable] = False
+        if lost.any():
+            raise UserError(
+                f"{self.name} gives no numbers (NaN) for {lost.sum()} of {len(lost)} readable pictures: its "
+                "weights are damaged, or too large for its precision; copy or train it anew."
+            )
+        probabilities[loaded.unreadable] = np.nan
+        return probabilities
+
+
+def no_memory(classifier: Classifier) -> UserError:
+    """What to raise where a single picture is too much."""
+    size = classifier.image_size
+    return UserError(
+        f"{classifier.name} needs more memory than is free for one picture of {size} px; free some, or load "
+        f"it with half that image_size ({size // 2}) where it takes any."
+    )
 
 
 def compiled(model: keras.Model, flip: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -168,26 +153,6 @@ def compiled(model: keras.Model, flip: bool = False) -> Callable[[tf.Tensor], tf
     return probabilities
 
 
-def as_sources(images) -> list:
-    """What `Classifier.predict` takes as a flat list of files, arrays or PIL images."""
-    if isinstance(images, (str, Path)):
-        path = Path(images).expanduser()
-        if path.is_dir():
-            images = sorted(filter(is_photo, files_below(path)))
-            if not images:
-                raise UserError(f"The folder {path} holds no photos ({', '.join(IMAGE_SUFFIXES)}).")
-        else:
-            images = [path]
-    elif isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
-        images = [images]
-    sources = list(images)
-    if not sources:
-        raise UserError("There are no photos to predict: the list is empty.")
-    if len(sources) == 1 and isinstance(sources[0], Path) and not sources[0].exists():
-        raise UserError(f"There is no photo or folder {sources[0]}; check the path.")
-    return sources
-
-
 def load_classifier(
     path: str | Path,
     class_names: Sequence[str] | str | Path | None = None,
@@ -195,13 +160,13 @@ def load_classifier(
     preprocessing: str | None = None,
     backbone: str | None = None,
 ) -> Classifier:
-    """Opens a `.h5`: one that `train` saved, an older one of Keras 2, or a stranger's.
+    """Opens a `.h5`: one that `train` saved, an older one of Keras 2, or a third party's.
 
     What `train` saved knows all of this; for another file, what is not given is found or asked for:
 
-    - class_names, in the order of the outputs: a list, or a file of one a line; else the
+    - class_names, in the order of the outputs: a list, or a file of one per line; else the
       `data/class_names.txt` of the project in whose `model/` the file lies.
-    - image_size: pixels a side, for a network that takes any.
+    - image_size: height and width in pixels, for a network that takes any.
     - preprocessing, which was outside the network and is put before it: "none" (RGB in 0–255, or it is
       inside), "rescale" (to 0–1), "tf", "caffe" or "torch" as keras.applications has them; else what the
       ImageNet weights of the backbone expect.
@@ -224,20 +189,26 @@ def load_classifier(
     return Classifier(model, facts.class_names, facts.metadata, saved.path)
 
 
-def find_model(model: str, folder: Path) -> Path:
+def find_model(model: str | Path, folder: Path) -> Path:
     """`model` as a path, or a file name in `folder`; where it is empty, the newest finished `.h5` there.
 
-    Where that folder has none, the model that comes with the project, and says so.
+    Where that folder has none, the model that comes with the project, and says so. Prints which models of
+    other kinds, and which links to nothing, were passed over. Raises UserError for what is no path.
     """
     if model:
-        given = Path(model).expanduser()
+        given = user_path(model)
         return given if given.exists() else folder / given.name
-    models = [
-        file
-        for file in folder.glob("*.h5")
-        if not (file.stem.endswith("_running") or file.name[0] == "." or file.name == EMO_MINI.name)
-    ]
-    if not models:
+    found, passed_over = [], []
+    for file in sorted(folder.glob("*")):
+        if file.name[0] == "." or file.suffix.lower() not in SUFFIXES or file.name == EMO_MINI.name:
+            continue
+        if file.suffix.lower() != ".h5" or not file.is_file():
+            passed_over.append(file.name)
+        elif not file.stem.endswith("_running"):
+            found.append(file)
+    if passed_over:
+        print(f"Passed over in {folder}: {', '.join(passed_over)}; give a file's name to open it.")
+    if not found:
         print(f"No model of yours in {folder} yet: this is {EMO_MINI.name}, trained on FER2013's faces.")
         return EMO_MINI
-    return max(models, key=lambda file: file.stat().st_mtime)
+    return max(found, key=lambda file: file.stat().st_mtime)

@@ -22,13 +22,15 @@ import tensorflow as tf
 
 from emo.data.image_io import load_images
 from emo.errors import UserError
-from emo.inference.classifier import Classifier, as_sources, compiled
+from emo.files import user_path
+from emo.inference.classifier import Classifier, compiled
+from emo.inference.predictor import Predictor, as_sources
 from emo.models.build import float32_copy
 from emo.paths import free_path
 
 ENDINGS = {"tflite": ".tflite", "onnx": ".onnx", "savedmodel": "_savedmodel"}
 INPUT, OUTPUT = "rgb_0_255", "probabilities"
-CLASS_NAMES = "class_names.txt"  # as in data/: one a line, in the order of the outputs
+CLASS_NAMES = "class_names.txt"  # as in data/: one per line, in the order of the outputs
 TOLERANCE = 1e-3  # of a probability: what float32 in another order of operations stays far below
 CHECKED = 32  # pictures at most
 
@@ -50,26 +52,29 @@ class Export:
         return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
-def export(classifier: Classifier, kind: str, path: str | Path | None = None, pictures=None) -> Export:
+def export_model(classifier: Predictor, kind: str, path: str | Path | None = None, photos=None) -> Export:
     """Writes the classifier for another runtime, and compares the answers of both.
 
     The network is `kind` "tflite", "onnx" or "savedmodel"; computes in float32; takes "rgb_0_255", RGB in
-    0–255, (n, size, size, 3) float32, any n; gives "probabilities", (n, classes). With `with_flip` it holds
-    both looks. The class names are in it: class_names.txt in the zip that ends a `.tflite`, where TFLite
+    0–255, (n, size, size, 3) float32, any n; gives "probabilities", (n, classes); with `with_flip` it does
+    the flip itself. The class names are in it: class_names.txt in the zip that ends a `.tflite`, where TFLite
     keeps its associated files, and in a SavedModel's `assets`; as JSON in ONNX's metadata "class_names".
 
-    `path`: by default beside the `.h5`; where something has that name already, a number is added. `pictures`
-    to compare on are what `predict` takes, its first 32; by default random ones. Raises UserError for another
-    kind, a package that is missing, and probabilities that differ by more than 0.001: then no file is left.
+    `path`: by default beside the `.h5`; where something has that name already, a number is added. `photos` to
+    compare on are what `predict` takes, its first 32; by default random ones. Raises UserError for an
+    ensemble, another kind, a package that is missing, and probabilities that differ by more than 0.001: then
+    no file is left.
     """
+    if not isinstance(classifier, Classifier):
+        raise UserError("An ensemble is no single network: export each of its members, `ensemble.members`.")
     if kind not in ENDINGS:
         raise UserError(f"There is no export to {kind!r}; choose one of {', '.join(ENDINGS)}.")
     if kind == "onnx":
         _require_onnx()
-    wanted = Path(path).expanduser() if path else _beside(classifier.path, ENDINGS[kind])
+    wanted = user_path(path) if path else _beside(classifier.path, ENDINGS[kind])
     if not wanted.parent.is_dir():
         raise UserError(f"There is no folder {wanted.parent} to export to; make it, or give another path.")
-    images = _pictures(classifier, pictures)
+    images = _pictures(classifier, photos)
     model = float32_copy(classifier.model)
     network = compiled(model, classifier.flip)
     expected = network(tf.cast(images, tf.float32)).numpy()
@@ -91,7 +96,7 @@ def export(classifier: Classifier, kind: str, path: str | Path | None = None, pi
     print(
         f"Written: {written.path} ({written.megabytes:.1f} MB; takes RGB in 0–255, {size} × {size} px"
         + (f", cropped to the face with a margin of {margin:g}" if margin is not None else "")
-        + ("; asks with the mirror image" if classifier.flip else "")
+        + ("; answers the mean over each picture and its flip" if classifier.flip else "")
         + f"). Probabilities within {difference:.1e} of the model's on {len(images)} pictures."
     )
     return written
@@ -106,9 +111,9 @@ def _draft_folder(wanted: Path) -> tempfile.TemporaryDirectory:
 
 
 def export_table(classifier: Classifier, exports: Sequence[Export], repeats: int = 30) -> pd.DataFrame:
-    """A row for the Keras model and one an export: format, MB, ms a photo, max difference.
+    """A row for the Keras model and one per export: format, MB, ms per photo, max difference.
 
-    "ms a photo" is the median of `repeats` answers for one decoded picture on this machine's processor (the
+    "ms per photo" is the median of `repeats` answers for one decoded picture on this machine's processor (the
     Keras model's on its GPU, where there is one); "max difference" that of `Export`.
     """
     file = classifier.path
@@ -119,7 +124,7 @@ def export_table(classifier: Classifier, exports: Sequence[Export], repeats: int
             network = _open(written.kind, written.path)
         milliseconds = _latency(network, classifier, repeats)
         rows.append((written.kind, written.megabytes, milliseconds, written.difference))
-    return pd.DataFrame(rows, columns=["format", "MB", "ms a photo", "max difference"])
+    return pd.DataFrame(rows, columns=["format", "MB", "ms per photo", "max difference"])
 
 
 def _latency(network: Callable, classifier: Classifier, repeats: int) -> float:
@@ -132,9 +137,9 @@ def _latency(network: Callable, classifier: Classifier, repeats: int) -> float:
     return 1000 * float(np.median(seconds[3:]))  # the first ones set up
 
 
-def _pictures(classifier: Classifier, pictures) -> np.ndarray:
-    if pictures is not None:
-        return classifier._load(as_sources(pictures)[:CHECKED])[0]
+def _pictures(classifier: Classifier, photos) -> np.ndarray:
+    if photos is not None:
+        return classifier.load(as_sources(photos)[:CHECKED]).pixels
     blobs = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8)
     return load_images(blobs, classifier.image_size)  # enlarged they are soft, as photos are
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -14,11 +15,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.data.image_io import read_image, whole_image
 from emo.errors import UserError
-from emo.inference.classifier import Classifier
-from emo.inference.ensemble import Committee
+from emo.inference.classifier import OUT_OF_MEMORY, Classifier, no_memory
+from emo.inference.ensemble import Ensemble
+from emo.inference.predictor import Predictor
 from emo.models.h5_config import IDENTITIES, Layer, Network, parse
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
@@ -27,7 +30,7 @@ NO_FEATURES = IDENTITIES | {"AveragePooling2D", "Cropping2D", "Dropout", "MaxPoo
 
 
 def grad_cam(
-    classifier: Classifier,
+    classifier: Predictor,
     image: str | Path | Image.Image | np.ndarray,
     emotion: str | None = None,
     face: Crop | None = None,
@@ -37,11 +40,13 @@ def grad_cam(
     The last feature map's channels, weighed by the mean gradient of the emotion's logit, summed, and divided
     by their largest value; what speaks against it is 0, as is what the model does not see. Where no place
     speaks for it, those that speak for it more than for the mean of all emotions. `emotion` is the
-    predicted one unless given. `image` is what `read_image` takes; the model sees of it what `predict` shows
-    it, or `face` (`Classifier.crops`). A committee's map is the mean of its members', that of a model that
-    averages over mirror images the mean over both. Raises UserError for an emotion that the classifier does
-    not know, a picture that cannot be read, and a network that has no feature map.
+    predicted one unless given. `image` is a file, a PIL image or an array as `as_pictures` takes it; the
+    model sees of it what `predict` shows it, or `face` (`Predictor.crops`). An ensemble's map is the mean of
+    its members', that of a model with flip the mean over both. Raises UserError for an emotion that the
+    classifier does not know, a picture that cannot be read, too little memory, and a network that has no
+    feature map.
     """
+    (image,) = as_pictures([image])
     faces = None if face is None else [face]
     if emotion is None:
         emotion = classifier.predict([image], faces).emotion[0]
@@ -50,17 +55,20 @@ def grad_cam(
             f"emotion={emotion!r} is unknown to {classifier.name}; choose one of "
             f"{', '.join(classifier.class_names)}."
         )
-    members = classifier.members if isinstance(classifier, Committee) else (classifier,)
-    size, maps = whole_image(image).size, []
-    for member in members:
-        (crop,) = member.crops([image], faces)
-        pixels = read_image(image, member.image_size, crop)
-        number = member.class_names.index(emotion)
-        seen = feature_cam(member, pixels, number)
-        if member.flip:
-            seen = (seen + feature_cam(member, pixels[:, ::-1], number)[:, ::-1]) / 2
-        maps.append(_onto_picture(seen, size, crop))
-    return np.mean(maps, axis=0, dtype=np.float32)
+    return _map(classifier, image, whole_image(image).size, emotion, faces)
+
+
+def _map(classifier: Predictor, image, size: tuple[int, int], emotion: str, faces) -> np.ndarray:
+    if isinstance(classifier, Ensemble):
+        maps = [_map(member, image, size, emotion, faces) for member in classifier.members]
+        return np.mean(maps, axis=0, dtype=np.float32)
+    (crop,) = classifier.crops([image], faces)
+    pixels = read_image(image, classifier.image_size, crop)
+    number = classifier.class_names.index(emotion)
+    seen = feature_cam(classifier, pixels, number)
+    if classifier.flip:
+        seen = (seen + feature_cam(classifier, pixels[:, ::-1], number)[:, ::-1]) / 2
+    return _onto_picture(seen, size, crop)
 
 
 def feature_cam(classifier: Classifier, pixels: np.ndarray, number: int) -> np.ndarray:
@@ -69,44 +77,83 @@ def feature_cam(classifier: Classifier, pixels: np.ndarray, number: int) -> np.n
     `pixels`: (size, size, 3) as the network takes them; `number` is that of the class.
     """
     network = parse(json.loads(classifier.model.to_json()))
-    made: dict[Layer, tf.Tensor] = {}
-    with tf.GradientTape(persistent=True) as tape:
-        images = tf.constant(pixels[None], tf.float32)
-        tape.watch(images)  # and so all that is made of them
-        _run(network, classifier.model, images, network.last, made)
-        logits = made[network.last][0]
-        scores = logits[number], logits[number] - tf.reduce_mean(logits)
-    features = _last_feature_map(made)
-    if features is None:
-        raise UserError(
-            f"{classifier.name} has no feature map that tells places apart, so Grad-CAM cannot show where it "
-            "looks; choose a convolutional network, or one of larger pictures."
-        )
+    try:
+        made = _layer_outputs(network, classifier.model, tf.constant(pixels[None], tf.float32))
+        last = _last_feature_map(made)
+        if last is None:
+            raise UserError(
+                f"{classifier.name} has no feature map that tells places apart, so Grad-CAM cannot show "
+                "where it looks; choose a convolutional network, or one of larger pictures."
+            )
+        gradients = _gradients(network, classifier.model, made, last, number)
+    except OUT_OF_MEMORY:
+        raise no_memory(classifier) from None
+    features = tf.cast(made[last], tf.float32).numpy()
     # a softmax answers by differences of logits: what wins may have a negative one
-    for score in scores:
-        gradient = tf.cast(tape.gradient(score, features), tf.float32)
-        weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-        evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=3))[0].numpy()
+    for gradient in gradients:
+        weights = gradient.numpy().mean(axis=(1, 2), keepdims=True)
+        evidence = np.maximum((weights * features).sum(axis=3), 0)[0]
         if evidence.any():
             return evidence / evidence.max()
     return evidence
 
 
-def _run(network: Network, model: keras.Model, x, last: Layer, made: dict[Layer, tf.Tensor]) -> tf.Tensor:
-    """Puts into `made` what each layer makes of `x`, those of inner networks included; of `last`, its logits.
+def _layer_outputs(network: Network, model: keras.Model, images: tf.Tensor) -> dict[Layer, tf.Tensor]:
+    """What each layer makes of the pictures, those of inner networks included; of the last, its logits.
 
     Called as a whole, a model tells nothing of what happens in a network that is one of its layers.
     """
-    outputs = {network.input: x}
-    for layer in network.layers:
-        given = [outputs[name] for name in layer.inputs]
-        given = given[0] if len(given) == 1 else given
+    made = {}
+
+    def call(layer: Layer, built: keras.Layer, given):
+        made[layer] = _logits(built, given) if layer is network.last else built(given)
+        return made[layer]
+
+    _walk(network, model, images, call)
+    return made
+
+
+def _gradients(
+    network: Network, model: keras.Model, made: dict[Layer, tf.Tensor], last: Layer, number: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of the class's logit, and of how far it is above the mean logit, by the output of the layer `last`.
+
+    Only the layers that `last` feeds are run again. As a graph, which leaves out the gradients that nobody
+    asked for: eagerly, those of a convolution's kernel would be computed as well, which oneDNN does wrongly
+    for some shapes until Python dies (tensorflow#117700).
+    """
+
+    def both(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        moved = {}  # what depends on the features, by identity: tensors have no equality
+
+        def call(layer: Layer, built: keras.Layer, given):
+            inputs = given if isinstance(given, list) else [given]
+            if layer is last:
+                y = features
+            elif not any(id(x) in moved for x in inputs):
+                return made[layer]
+            else:
+                y = _logits(built, given) if layer is network.last else built(given)
+            moved[id(y)] = y
+            return y
+
+        logits = tf.cast(_walk(network, model, images, call), tf.float32)[0]
+        scores = logits[number], logits[number] - tf.reduce_mean(logits)
+        return tuple(tf.cast(tf.gradients(score, features)[0], tf.float32) for score in scores)
+
+    images = tf.zeros((1, *model.input_shape[1:]))  # nobody looks at them
+    graph = tf.function(both, autograph=False)
+    return graph.get_concrete_function(tf.TensorSpec.from_tensor(made[last]))(made[last])
+
+
+def _walk(network: Network, model: keras.Model, x: tf.Tensor, call: Callable) -> tf.Tensor:
+    """`Network.walk` through the inner networks too, with each layer as it is built in `model`."""
+
+    def step(layer: Layer | Network, given):
         built = model.get_layer(layer.name)
-        if isinstance(layer, Network):
-            outputs[layer.name] = _run(layer, built, given, last, made)
-        else:
-            outputs[layer.name] = made[layer] = _logits(built, given) if layer is last else built(given)
-    return outputs[network.output]
+        return _walk(layer, built, given, call) if isinstance(layer, Network) else call(layer, built, given)
+
+    return network.walk(x, step)
 
 
 def _logits(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
@@ -117,29 +164,22 @@ def _logits(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     return logits + tf.cast(layer.bias, tf.float32) if layer.use_bias else logits
 
 
-def _last_feature_map(made: dict[Layer, tf.Tensor]) -> tf.Tensor | None:
-    """(1, rows, columns, channels), before pooling; None where no place is told from another."""
+def _last_feature_map(made: dict[Layer, tf.Tensor]) -> Layer | None:
+    """The layer whose output it is, before pooling; None where no place is told from another."""
     found, neighbours_seen = None, False  # a 1 × 1 convolution may be no more than preprocessing
     for layer, tensor in made.items():
         if layer.kind in CONVOLUTIONS:
             neighbours_seen |= np.max(layer.arguments["kernel_size"]) > 1
         places = math.prod(tensor.shape[1:3]) if len(tensor.shape) == 4 else 0
         if neighbours_seen and places > 1 and layer.kind not in NO_FEATURES:
-            found = tensor
+            found = layer
     return found
 
 
 def _onto_picture(seen: np.ndarray, size: tuple[int, int], crop: Crop | None) -> np.ndarray:
     """(rows, columns) of what the model saw → (h, w) of the picture, bilinear, 0 outside of the crop."""
     (rows, columns), (width, height) = seen.shape, size
-    if crop is None:
-        to_seen = (columns / width, 0, 0, 0, rows / height, 0)
-    else:
-        x, y = width / 2 + crop.x * max(size), height / 2 + crop.y * max(size)
-        cos, sin = (of(math.radians(crop.angle)) / (crop.side * max(size)) for of in (math.cos, math.sin))
-        to_seen = (
-            *(columns * cos, columns * sin, columns * (0.5 - x * cos - y * sin)),
-            *(-rows * sin, rows * cos, rows * (0.5 + x * sin - y * cos)),
-        )
+    to_picture = np.diag((width, height, 1.0)) if crop is None else crop.to_picture(size)
+    to_seen = (np.diag((columns, rows, 1.0)) @ np.linalg.inv(to_picture))[:2].ravel().tolist()
     method, filter = Image.Transform.AFFINE, Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(seen.astype(np.float32)).transform(size, method, to_seen, filter))

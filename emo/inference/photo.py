@@ -7,7 +7,6 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,8 @@ from emo.data.faces import find_all_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import whole_image
 from emo.errors import UserError
-from emo.inference.classifier import Classifier
+from emo.files import user_path
+from emo.inference.predictor import Predictor
 from emo.inference.webcam import is_upload_button
 
 MAX_SIDE = 2048  # pixels; a face of a thirtieth of it still has 68
@@ -30,8 +30,8 @@ class AnsweredPhoto:
     """`photo` is RGB and upright; `faces` say where the face of each row of `answers` is, None for all of it.
 
     `answers` has the face's number as its index, from 1 on, left to right (0: the whole photo), and the
-    columns box (left, top, right, bottom in pixels of `photo`), emotion, confidence, and a probability a
-    class.
+    columns box (left, top, right, bottom in pixels of `photo`), emotion, confidence, and a probability
+    per class.
     """
 
     photo: Image.Image
@@ -42,9 +42,9 @@ class AnsweredPhoto:
 def open_photo(source) -> Image.Image | None:
     """A photo from anywhere: RGB, upright, no side over 2,048 pixels.
 
-    `source` is a path, an http(s) URL, the content of a file, a PIL image, an array as for `read_image`, or
-    the button of `upload_photo`. Gives None, and says so, where nothing was chosen yet: "", or no file at
-    the button. Raises UserError for what is no picture or cannot be fetched.
+    `source` is a path, an http(s) URL, the content of a file, a PIL image, an array of one picture as
+    `as_pictures` takes it, or the button of `upload_photo`. Gives None, and says so, where nothing was chosen
+    yet: "", or no file at the button. Raises UserError for what is no picture or cannot be fetched.
     """
     name = ""
     if is_upload_button(source):
@@ -54,20 +54,20 @@ def open_photo(source) -> Image.Image | None:
         name, source = source.value[-1]["name"], bytes(source.value[-1]["content"])
     if isinstance(source, str):
         if not source.strip():
-            print('No photo: set PHOTO to a path, a URL, "upload" or "webcam".')
+            print("There is no photo: its path or URL is empty.")
             return None
         name = source = source.strip()
         if source.lower().startswith(("http://", "https://")):
             source = _download(source)
         else:
-            source = Path(source).expanduser()
+            source = user_path(source)
     return whole_image(source, MAX_SIDE, name)
 
 
-def classify_faces(classifier: Classifier, photo) -> AnsweredPhoto:
+def classify_faces(classifier: Predictor, photo) -> AnsweredPhoto:
     """What the classifier says of every face that stands out in a photo; `photo` as for `open_photo`.
 
-    Each face is cropped as the model was trained (`Classifier.crops`). Where there is none, or mtcnn is not
+    Each face is cropped as the model was trained (`Predictor.crops`). Where there is none, or mtcnn is not
     installed, the whole photo is classified, and a sentence says so. Raises UserError for what is no photo.
     """
     picture = open_photo(photo)
@@ -89,18 +89,8 @@ def classify_faces(classifier: Classifier, photo) -> AnsweredPhoto:
 
 def _box(face: Crop | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) in pixels, within the picture, around the face as it is turned."""
-    corners = np.array([(0, 0), size]) if face is None else face_corners(face, size)
-    left, top = corners.min(axis=0).clip(0, size).round().astype(int).tolist()
-    right, bottom = corners.max(axis=0).clip(0, size).round().astype(int).tolist()
-    return left, top, right, bottom
-
-
-def face_corners(face: Crop, size: tuple[int, int]) -> np.ndarray:
-    """(4, 2): x and y in pixels of the face's corners, clockwise from the upper left; `size` (w, h)."""
-    angle = np.radians(face.angle)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * face.side / 2
-    return np.array(size) / 2 + (square @ turn + (face.x, face.y)) * max(size)
+    bounds = (0, 0, *size) if face is None else face.bounds(size)
+    return tuple(np.clip(bounds, 0, (*size, *size)).round().astype(int).tolist())
 
 
 def _download(url: str) -> bytes:

@@ -1,14 +1,14 @@
-"""A video → a table with a row a frame and face, and a copy with boxes and emotions drawn in."""
+"""A video → a table with a row per frame and face, and a copy with boxes and emotions drawn in."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice, pairwise
-from math import hypot, isfinite
+from math import ceil, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,15 @@ from emo.data.faces import glance_for_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import read_ahead
 from emo.errors import UserError
-from emo.inference.classifier import Classifier
+from emo.files import user_path
+from emo.inference.predictor import Predictor, answer_table
 from emo.paths import numbered
 
 # before OpenCV's first video: what FFmpeg prints of damaged ones
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-LOOKS = 4  # for faces, a second of video; in between they move along straight lines
+RATES = (0.1, 1000.0)  # frames per second that can be
+LOOKS = 4  # for faces, per second of video; in between they move along straight lines
 SAME = 0.6  # of its side: how far a face moves at most between two looks
 CHUNK, CHUNK_BYTES = 64, 2**27  # frames at a time; four chunks are in memory at once
 BOX = ["left", "top", "width", "height"]
@@ -43,19 +45,21 @@ class Chunk:
     looks: list[list[Crop]] = field(default_factory=list)
 
 
-def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
+def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
     """The emotion of every face in every frame, kept beside the video in a CSV and in an annotated copy.
 
-    A row a frame and face: frame (from 0), time (seconds), left, top, width, height (of the face, in the
-    frame's pixels), emotion, confidence, a probability a class. Faces are looked for four times a second and
-    followed in between; with no face a model that was trained without `face_margin` answers for the whole
-    frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and mean rate, without
-    sound; where it or `<name>_emotions.csv` exists, both get a number. Ctrl-C keeps what is done, whole.
-    Raises UserError for what is no video that can be read.
+    A row per frame and face: frame (from 0), time (seconds), left, top, width, height (of the face, in the
+    frame's pixels), emotion, confidence, a probability per class. Faces are looked for four times per second
+    and followed in between; with no face a model that was trained without `face_margin` answers for the whole
+    frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and duration, without
+    sound: at a constant rate, the mean one, and below one per second with each frame repeated. Where it or
+    `<name>_emotions.csv` exists, both get a number. Ctrl-C keeps what is done, whole. Raises UserError for
+    what is no video that can be read.
     """
-    path = Path(video).expanduser()
-    reader, fps, total = _open(path)
-    step = max(1, round(fps / LOOKS))
+    path = user_path(video)
+    fps, total = _measure(path)
+    reader = _open(path)
+    step = max(1, min(round(fps / LOOKS), CHUNK))
     parts, writer, copy, table_path = [], None, None, None
     try:
         # decoding, the search for faces, and the model with the encoder: each in a thread
@@ -78,7 +82,7 @@ def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
         reader.release()
         if writer:
             writer.close()
-            table = pd.concat(parts, ignore_index=True) if parts else _table([], [], classifier.class_names)
+            table = pd.concat(parts, ignore_index=True) if parts else _no_rows(classifier)
             table.to_csv(table_path, index=False, float_format="%.6g")
     if writer is None:
         raise UserError(
@@ -88,23 +92,45 @@ def classify_video(classifier: Classifier, video: str | Path) -> pd.DataFrame:
         print(f"{path.name} tells of {total:,} frames; {writer.count:,} of them were classified.")
     print(
         f"Written to {copy.parent}: {table_path.name} ({len(table):,} rows) and {copy.name} "
-        f"({writer.count:,} frames, {fps:.3g} a second, MPEG-4 without sound: VLC and the like play it, "
+        f"({writer.count:,} frames, {fps:.3g} per second, MPEG-4 without sound: VLC and the like play it, "
         "browsers do not)."
     )
     return table
 
 
 def _open(path: Path):
-    """(capture, frames a second, frames by the file's own account)."""
     cv2 = _cv2()
     if not path.is_file():
         raise UserError(f"There is no video {path}; check the path.")
     reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)  # else a photo would be a video of one frame
     if not reader.isOpened():
         raise UserError(f"{path.name} is not a video that can be read: it is damaged or of another kind.")
+    return reader
+
+
+def _measure(path: Path) -> tuple[float, int]:
+    """(mean frames per second, frames by the file's own account, 0 where it gives none).
+
+    By the time of every frame: what a file says of its rate is its clock's where a browser recorded it, and
+    an estimate from its first seconds where the rate varies.
+    """
+    cv2, reader = _cv2(), _open(path)
     fps, total = reader.get(cv2.CAP_PROP_FPS), reader.get(cv2.CAP_PROP_FRAME_COUNT)
-    fps = fps if isfinite(fps) and 1 <= fps <= 240 else 25.0  # some files give none, or their clock's
-    return reader, fps, int(total) if 0 < total < 1e9 else 0
+    total = int(total) if 0 < total < 1e9 else 0
+    times = []
+    try:
+        with tqdm(total=total or None, desc="measuring", unit="frame", leave=False) as bar:
+            while reader.grab():
+                times.append(reader.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                bar.update()
+    finally:
+        reader.release()
+    lasts = times[-1] - times[0] if len(times) > 1 else 0.0
+    if isfinite(lasts) and lasts > 0:
+        fps = min(max((len(times) - 1) / lasts, RATES[0]), RATES[1])
+    elif not RATES[0] <= fps <= RATES[1]:  # no times, and no rate or its clock's
+        fps = 25.0
+    return fps, total
 
 
 @cache
@@ -172,7 +198,7 @@ def _follow(chunk: Chunk, following: Chunk | None, step: int) -> list[list[Crop]
         pairs = _pairs(before, after)
         for position in range(step):
             share = position / step
-            moved = [_between(face, then, share) for face, then in pairs if face and then]
+            moved = [face.towards(then, share) for face, then in pairs if face and then]
             alone = [face or then for face, then in pairs if not (face and then)]
             gone, came = set(map(id, before)), set(map(id, after))
             seen = [face for face in alone if id(face) in (gone if share < 0.5 else came)]
@@ -184,8 +210,8 @@ def _pairs(before: list[Crop], after: list[Crop]) -> list[tuple[Crop | None, Cro
     """The same face in two looks; None where it was not, or is no longer, there."""
     left, pairs = list(after), []
     for face in before:
-        then = min(left, key=lambda other: hypot(other.x - face.x, other.y - face.y), default=None)
-        if then and hypot(then.x - face.x, then.y - face.y) <= SAME * max(face.side, then.side):
+        then = min(left, key=face.distance, default=None)
+        if then and face.distance(then) <= SAME * max(face.side, then.side):
             left.remove(then)
             pairs.append((face, then))
         else:
@@ -193,12 +219,7 @@ def _pairs(before: list[Crop], after: list[Crop]) -> list[tuple[Crop | None, Cro
     return pairs + [(None, face) for face in left]
 
 
-def _between(face: Crop, then: Crop, share: float) -> Crop:
-    lengths = ((getattr(face, name), getattr(then, name)) for name in ("x", "y", "side", "angle"))
-    return Crop(*(a + share * (b - a) for a, b in lengths))
-
-
-def _answers(classifier: Classifier, chunk: Chunk, found: list[list[Crop]]) -> pd.DataFrame:
+def _answers(classifier: Predictor, chunk: Chunk, found: list[list[Crop]]) -> pd.DataFrame:
     places, pictures, crops = [], [], []
     whole = classifier.face_margin is None
     for number, time, frame, in_frame in zip(chunk.numbers, chunk.times, chunk.frames, found, strict=True):
@@ -207,26 +228,26 @@ def _answers(classifier: Classifier, chunk: Chunk, found: list[list[Crop]]) -> p
             pictures.append(frame)
             crops.append(face)
     if not pictures:
-        return _table([], [], classifier.class_names)
-    probabilities, _ = classifier._answers(classifier._load(pictures, crops))
+        return _no_rows(classifier)
+    probabilities = classifier.answer(classifier.load(pictures, crops))
     return _table(places, probabilities, classifier.class_names)
 
 
 def _box(face: Crop | None, width: int, height: int) -> tuple[int, int, int, int]:
     if face is None:
         return 0, 0, width, height
-    longer = max(width, height)
-    side = round(face.side * longer)
-    left, top = width / 2 + face.x * longer - side / 2, height / 2 + face.y * longer - side / 2
-    return round(left), round(top), side, side
+    left, top, right, bottom = replace(face, angle=0).bounds((width, height))
+    side = round(right - left)
+    return round((left + right - side) / 2), round((top + bottom - side) / 2), side, side
 
 
-def _table(places: Sequence[tuple], probabilities, class_names: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame(places, columns=["frame", "time", *BOX])
-    probabilities = np.reshape(probabilities, (len(places), len(class_names)))
-    table["emotion"] = [class_names[best] for best in probabilities.argmax(axis=1)]
-    table["confidence"] = probabilities.max(axis=1) if len(places) else []
-    return pd.concat([table, pd.DataFrame(probabilities, columns=list(class_names))], axis=1)
+def _table(places: Sequence[tuple], probabilities: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
+    where = pd.DataFrame(places, columns=["frame", "time", *BOX])
+    return pd.concat([where, answer_table(probabilities, class_names)], axis=1)
+
+
+def _no_rows(classifier: Predictor) -> pd.DataFrame:
+    return _table([], np.empty((0, len(classifier.class_names))), classifier.class_names)
 
 
 def _free_pair(video: Path) -> tuple[Path, Path]:
@@ -242,7 +263,10 @@ class _Writer:
     def __init__(self, path: Path, fps: float, size: tuple[int, int]):
         cv2 = _cv2()
         self.size, self.count = size, 0
-        self.video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+        # OpenCV rounds rates to 0.001, and MPEG-4 has no more than 65,535 steps in one of its seconds
+        self.repeats = max(1, ceil(1 / fps))
+        rate = round(self.repeats * fps, 3 if fps < 65 else 2 if fps < 655 else 1)
+        self.video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
         if not self.video.isOpened():
             raise UserError(f"{path} cannot be written; check that its folder may be written to.")
         self.line = max(2, round(min(size) / 240))
@@ -254,7 +278,9 @@ class _Writer:
         for number, frame in zip(chunk.numbers, chunk.frames, strict=True):
             for row in by_frame.get(number, []):
                 self._draw(frame, row, COLORS[class_names.index(row.emotion) % len(COLORS)])
-            self.video.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
+            pixels = cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR)
+            for _ in range(self.repeats):
+                self.video.write(pixels)
             self.count += 1
 
     def _draw(self, frame: Image.Image, row, color: str) -> None:

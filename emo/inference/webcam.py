@@ -19,7 +19,7 @@ PROBLEMS = {
         "The browser does not let this page use the camera; allow it by the icon in the address bar, "
         "and run the cell again."
     ),
-    "NotFoundError": "There is no camera here; set PHOTO to 'upload', a path or a URL.",
+    "NotFoundError": "There is no camera here; upload a photo, or give a path or URL.",
     "NotReadableError": "The camera is busy; close what uses it, and run the cell again.",
 }
 
@@ -35,7 +35,7 @@ def take_photo() -> bytes:
     Raises UserError where none was taken: no leave to use the camera, no camera, not in Colab.
     """
     if not is_colab():
-        raise UserError("The webcam can be used in Colab only; set PHOTO to 'upload', a path or a URL.")
+        raise UserError("The webcam can be used in Colab only; upload a photo, or give a path or URL.")
     from google.colab.output import eval_js
 
     try:

@@ -8,7 +8,7 @@ regularizers and constraints serve training alone and are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _CONVOLUTION = "kernel_size strides padding dilation_rate activation use_bias"
@@ -118,6 +118,17 @@ class Network:
     output: str
     input_shape: tuple | None
     inputs: tuple[str, ...] = ()
+
+    def walk(self, x, call: Callable):
+        """What comes out where `x` goes in: `call(layer, given)` makes each layer's output of its input.
+
+        `given` is a list where several layers feed one. An inner network is called as a whole.
+        """
+        made = {self.input: x}
+        for layer in self.layers:
+            given = [made[name] for name in layer.inputs]
+            made[layer.name] = call(layer, given[0] if len(given) == 1 else given)
+        return made[self.output]
 
     def leaves(self) -> Iterator[Layer]:
         """Every layer, those of inner networks in their place."""

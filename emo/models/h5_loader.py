@@ -208,17 +208,14 @@ def _strings(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _connect(network: Network, x, weights: dict[Layer, list[h5py.Dataset]]):
-    tensors = {network.input: x}
-    for layer in network.layers:
-        given = [tensors[name] for name in layer.inputs]
-        given = given[0] if len(given) == 1 else given
-        if isinstance(layer, Network):
-            inner = keras.Input(given.shape[1:], name=_keras_name(layer.input))
-            outputs = _connect(layer, inner, weights)
-            tensors[layer.name] = keras.Model(inner, outputs, name=_keras_name(layer.name))(given)
-        else:
-            tensors[layer.name] = _call(layer, given, weights.get(layer, []))
-    return tensors[network.output]
+    def call(layer: Layer | Network, given):
+        if not isinstance(layer, Network):
+            return _call(layer, given, weights.get(layer, []))
+        inner = keras.Input(given.shape[1:], name=_keras_name(layer.input))
+        outputs = _connect(layer, inner, weights)
+        return keras.Model(inner, outputs, name=_keras_name(layer.name))(given)
+
+    return network.walk(x, call)
 
 
 def _call(described: Layer, x, arrays: list[h5py.Dataset]):

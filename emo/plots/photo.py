@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from emo.data.image_io import read_image
-from emo.inference.classifier import Classifier
 from emo.inference.grad_cam import grad_cam
-from emo.inference.photo import AnsweredPhoto, face_corners
+from emo.inference.photo import AnsweredPhoto
+from emo.inference.predictor import Predictor
 
-CROP = 224  # pixels a side of a face that is shown
+CROP = 224  # height and width in pixels of a face that is shown
 FACES = colormaps["Dark2"].colors  # one after the other
 
 
-def plot_my_photo(classifier: Classifier, answered: AnsweredPhoto, most: int = 12) -> Figure:
-    """The photo with its faces numbered, and a row a face: its crop, where the answer is seen, the top 3.
+def plot_my_photo(classifier: Predictor, answered: AnsweredPhoto, most: int = 12) -> Figure:
+    """The photo with its faces numbered, and a row per face: its crop, where the answer is seen, the top 3.
 
     `answered` is what `classify_faces` gave with the same classifier. "Where" is Grad-CAM for the answer. Of
     more than `most` faces the first have a row.
@@ -46,7 +46,7 @@ def plot_my_photo(classifier: Classifier, answered: AnsweredPhoto, most: int = 1
         else:
             picture, grey = read_image(photo, CROP, crop), np.uint8(np.round(255 * seen))
             seen = read_image(grey, CROP, crop)[..., 0] / 255
-            _draw_face(whole, face_corners(face, size), answer.name, color)
+            _draw_face(whole, face.corners(size), answer.name, color)
             axes[0].set_ylabel(answer.name, rotation=0, color=color, fontsize=16, weight="bold", labelpad=12)
         axes[0].imshow(picture)
         axes[1].imshow(picture)

@@ -24,7 +24,7 @@ from emo.evaluation.evaluate import (
 from emo.evaluation.submission import write_submission
 from emo.experiments import get_experiment
 from emo.inference.classifier import Classifier, find_model, load_classifier
-from emo.inference.ensemble import Committee
+from emo.inference.ensemble import Ensemble
 from emo.models.build import build_model
 from emo.models.saving import save_model
 from emo.paths import EMO_MINI, get_paths
@@ -326,7 +326,7 @@ def test_test_figures_go_into_the_row_of_the_run(classifier, dataset):
     # answers that are more than the model's own have no row, and other photos are another test
     wrong = on_photos_of(dataset.test, "a", "h")
     assert log_test(wrong, classifier.with_flip(), dataset) is None
-    assert log_test(wrong, Committee([classifier]), dataset) is None
+    assert log_test(wrong, Ensemble([classifier]), dataset) is None
     assert log_test(on_photos_of(dataset.root / "mine", "a", "h"), classifier, dataset) is None
     table = read_table(dataset).set_index("number")
     assert table.loc[number, "test_accuracy"] == 75

@@ -11,7 +11,7 @@ from emo.evaluation.evaluate import report
 from emo.evaluation.model_card import write_card
 from emo.experiments import Experiment, get_experiment
 from emo.inference.classifier import Classifier, load_classifier
-from emo.inference.ensemble import Committee
+from emo.inference.ensemble import Ensemble
 from emo.models.build import build_model
 from emo.models.saving import save_model
 from tests.fixtures import COLORS, answers, random_answers
@@ -161,7 +161,7 @@ def test_names_from_outside_cannot_break_the_card(model, paths):
     assert text.count("```") == 2
 
 
-def test_a_committee_has_no_card(classifier, dataset, made):
+def test_an_ensemble_has_no_card(classifier, dataset, made):
     assert class_names(dataset) == NAMES
     with pytest.raises(UserError, match="A card lies beside one"):
-        write_card(Committee([classifier]), made, dataset)
+        write_card(Ensemble([classifier]), made, dataset)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from emo.errors import UserError
 from emo.evaluation.evaluate import evaluate
-from emo.inference import classifier
+from emo.inference import predictor
 from emo.inference.classifier import Classifier
-from emo.inference.ensemble import Committee
+from emo.inference.ensemble import Ensemble
 
 NAMES = ("anger", "happy", "sad")
 
@@ -46,7 +46,7 @@ def row(table: pd.DataFrame) -> list[float]:
     return table.iloc[0, 3:].tolist()
 
 
-def test_flip_is_the_mean_over_the_picture_and_its_mirror_image(sided):
+def test_flip_is_the_mean_over_the_picture_and_its_flip(sided):
     assert row(sided.predict(half_white("left"))) == pytest.approx([0.9, 0.1], abs=1e-6)
     assert row(sided.predict(half_white("right"))) == pytest.approx([0.5, 0.5], abs=1e-6)
     for side in ("left", "right"):
@@ -57,64 +57,47 @@ def test_flip_is_the_mean_over_the_picture_and_its_mirror_image(sided):
     assert repr(sided.with_flip()).startswith("sided.h5 + flip: 2 classes")
 
 
-def test_a_committee_gives_the_mean_of_its_members():
+def test_an_ensemble_gives_the_mean_of_its_members():
     members = [constant([0.6, 0.3, 0.1]), constant([0.1, 0.7, 0.2]), constant([0.2, 0.2, 0.6])]
-    table = Committee(members).predict(half_white("left"))
+    table = Ensemble(members).predict(half_white("left"))
     assert list(table.columns) == ["path", "emotion", "confidence", *NAMES]
     assert row(table) == pytest.approx([0.3, 0.4, 0.3], abs=1e-6)
     assert (table.emotion[0], table.confidence[0]) == ("happy", pytest.approx(0.4))
 
 
-def test_a_vote_goes_to_the_majority_though_the_mean_is_another():
-    members = [constant([0.5, 0.4, 0.1]), constant([0.5, 0.4, 0.1]), constant([0.0001, 0.9, 0.0999])]
-    assert Committee(members).predict(half_white("left")).emotion[0] == "happy"
-    table = Committee(members, vote=True).predict(half_white("left"))
-    assert table.emotion[0] == "anger"
-    # votes 2, 1, 0 and the mean as one more voter
-    expected = [(2 + 1.0001 / 3) / 4, (1 + 1.7 / 3) / 4, 0.2999 / 3 / 4]
-    assert row(table) == pytest.approx(expected, abs=1e-5)
-    assert sum(row(table)) == pytest.approx(1, abs=1e-6)
-
-
-def test_the_mean_decides_a_tied_vote():
-    members = [constant([0.5, 0.4, 0.1]), constant([0.1, 0.8, 0.1])]
-    assert Committee(members, vote=True).predict(half_white("left")).emotion[0] == "happy"
-
-
 def test_members_may_differ_in_the_order_of_classes_and_in_size():
     first = constant([0.6, 0.3, 0.1], size=32)
     second = constant([0.2, 0.7, 0.1], names=("sad", "anger", "happy"), size=48)
-    table = Committee([first, second]).predict(half_white("left"))
+    table = Ensemble([first, second]).predict(half_white("left"))
     assert row(table) == pytest.approx([(0.6 + 0.7) / 2, (0.3 + 0.1) / 2, (0.1 + 0.2) / 2], abs=1e-6)
 
 
 def test_members_of_other_classes_or_none_at_all():
     other = constant([0.5, 0.5], names=("anger", "joy"), file="other.h5")
     with pytest.raises(UserError, match=r"other\.h5 and constant\.h5 .* happy, joy, sad"):
-        Committee([constant([0.6, 0.3, 0.1]), other])
+        Ensemble([constant([0.6, 0.3, 0.1]), other])
     with pytest.raises(UserError, match="needs members"):
-        Committee([])
+        Ensemble([])
 
 
-def test_an_unreadable_photo_keeps_its_row_in_a_committee(dataset, capsys):
+def test_an_unreadable_photo_keeps_its_row_in_an_ensemble(dataset, capsys):
     (dataset.test / "sad" / "broken.jpg").write_bytes(b"no picture")
-    for vote in (False, True):
-        table = Committee([constant([0.6, 0.3, 0.1], size=s) for s in (32, 48)], vote).predict(dataset.test)
-        assert table.emotion.isna().sum() == 1
-        assert table[table.emotion.isna()].path.item().endswith("broken.jpg")
-        assert table[table.emotion.isna()][list(NAMES)].isna().to_numpy().all()
-        assert "1 of 13 photos could not be read" in capsys.readouterr().out
+    table = Ensemble([constant([0.6, 0.3, 0.1], size=s) for s in (32, 48)]).predict(dataset.test)
+    assert table.emotion.isna().sum() == 1
+    assert table[table.emotion.isna()].path.item().endswith("broken.jpg")
+    assert table[table.emotion.isna()][list(NAMES)].isna().to_numpy().all()
+    assert "1 of 13 photos could not be read" in capsys.readouterr().out
 
 
-def test_a_committee_is_evaluated_and_flipped_as_one_classifier(dataset, sided):
+def test_an_ensemble_is_evaluated_and_flipped_as_one_classifier(dataset, sided):
     members = [constant([0.6, 0.3, 0.1], file="a.h5"), constant([0.6, 0.2, 0.2], file="b.h5")]
-    figures = evaluate(Committee(members), dataset.test)
+    figures = evaluate(Ensemble(members), dataset.test)
     assert figures.model == "mean of 2: a.h5, b.h5"
     assert (figures.photos, figures.accuracy) == (12, pytest.approx(1 / 3))
-    flipped = Committee([sided, sided], vote=True).with_flip()
-    assert flipped.name == "vote of 2: sided.h5 + flip, sided.h5 + flip"
-    assert row(flipped.predict(half_white("right"))) == pytest.approx([(2 + 0.7) / 3, 0.3 / 3], abs=1e-6)
-    nested = Committee([Committee(members), members[0]])
+    flipped = Ensemble([sided, sided]).with_flip()
+    assert flipped.name == "mean of 2: sided.h5 + flip, sided.h5 + flip"
+    assert row(flipped.predict(half_white("right"))) == pytest.approx([0.7, 0.3], abs=1e-6)
+    nested = Ensemble([Ensemble(members), members[0]])
     assert row(nested.predict(half_white("left"))) == pytest.approx([0.6, 0.275, 0.125], abs=1e-6)
 
 
@@ -123,8 +106,8 @@ def test_a_folder_of_several_chunks_is_answered_as_each_photo_alone(tmp_path, si
         side = "left" if number % 3 else "right"
         Image.fromarray(half_white(side)).save(tmp_path / f"{number:02}.png")
     (tmp_path / "05.png").write_bytes(b"no picture")
-    monkeypatch.setattr(classifier, "CHUNK", 4)
-    for model in (sided, Committee([sided, sided.with_flip()])):
+    monkeypatch.setattr(predictor, "CHUNK", 4)
+    for model in (sided, Ensemble([sided, sided.with_flip()])):
         table = model.predict(tmp_path)
         assert [Path(path).name for path in table.path] == [f"{number:02}.png" for number in range(11)]
         assert list(table.index[table.emotion.isna()]) == [5]

@@ -1,11 +1,14 @@
 """Where a network looks: on one that was trained to find a patch, and against CAM computed by hand."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from emo.data.geometry import Crop
@@ -13,8 +16,8 @@ from emo.data.image_io import read_image
 from emo.errors import UserError
 from emo.experiments import get_experiment
 from emo.inference.classifier import Classifier, load_classifier
-from emo.inference.ensemble import Committee
-from emo.inference.grad_cam import grad_cam
+from emo.inference.ensemble import Ensemble
+from emo.inference.grad_cam import feature_cam, grad_cam
 from emo.models.backbones import BACKBONES
 from emo.models.build import build_model
 from emo.models.saving import save_model
@@ -179,7 +182,7 @@ def test_what_answers_as_one_is_explained_by_the_mean(patches):
     picture = with_patch((4, 30))
     turned = Classifier(patches.model, ("blue", "red"), {}, Path("turned.h5"))
     of_red, of_blue = (grad_cam(patches, picture, name) for name in ("red", "blue"))
-    together = grad_cam(Committee([patches, turned]), picture, "red")
+    together = grad_cam(Ensemble([patches, turned]), picture, "red")
     np.testing.assert_allclose(together, (of_red + of_blue) / 2, atol=1e-6)
     mirrored = grad_cam(patches, picture[:, ::-1], "red")[:, ::-1]
     flipped = grad_cam(patches.with_flip(), picture, "red")
@@ -209,3 +212,88 @@ def test_a_network_without_a_feature_map_says_so(coloured):
     flat = Classifier(model, ("a", "b"), {}, Path("flat.h5"))
     with pytest.raises(UserError, match=r"^flat\.h5 has no feature map that tells places apart.*\.$"):
         grad_cam(flat, with_patch((0, 0), size=12))
+
+
+def mini_xception(channels: int, colors: int, size: int, tail: bool = False) -> Classifier:
+    """As Arriaga et al. 2017 have it, and most public repositories for emotions.
+
+    With `tail`, a convolution of the kind in question, 1 × 1 with stride 2, follows the last feature map.
+    """
+    keras.utils.set_random_seed(channels)
+    pictures = x = keras.Input((size, size, 3))
+    x = layers.Rescaling(1 / 127.5, -1.0)(x)
+    x = layers.Conv2D(1, 1, use_bias=False, trainable=False)(x) if colors == 1 else x
+    for _ in range(2):
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(channels, 3, use_bias=False)(x)))
+    for wide in (2 * channels, 4 * channels):
+        beside = layers.BatchNormalization()(layers.Conv2D(wide, 1, strides=2, padding="same")(x))
+        x = layers.ReLU()(layers.BatchNormalization()(layers.SeparableConv2D(wide, 3, padding="same")(x)))
+        x = layers.SeparableConv2D(wide, 3, padding="same", use_bias=False)(x)
+        x = layers.Add()([layers.MaxPooling2D(3, 2, padding="same")(x), beside])
+    if tail:
+        x = layers.Conv2D(channels, 3, padding="same")(layers.AveragePooling2D(x.shape[1] // 2)(x))
+        x = layers.Flatten()(layers.Conv2D(16, 1, strides=2)(x))
+        x = layers.Dense(3, "softmax")(x)
+    else:
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, padding="same")(x))
+        x = layers.Activation("softmax")(x)
+    return Classifier(keras.Model(pictures, x), NAMES, {}, Path("mini.h5"))
+
+
+SHAPES = [(channels, colors, size) for channels in (4, 8) for colors in (1, 3) for size in (48, 64)]
+
+
+def test_mini_xceptions_are_explained_and_python_lives():
+    """In a process of its own: where oneDNN is asked for the gradients of such kernels, some CPUs kill it."""
+    code = (
+        "from tests.inference.test_grad_cam import SHAPES, grad_cam, mini_xception, with_patch\n"
+        "for shape in SHAPES:\n"
+        "    for tail in (False, True):\n"
+        "        classifier = mini_xception(*shape, tail)\n"
+        "        pixels = with_patch((9, 9), size=shape[-1])\n"
+        "        maps = [grad_cam(classifier, pixels, name) for name in classifier.class_names]\n"
+        "        assert all(0 <= seen.min() <= seen.max() <= 1 for seen in maps)\n"
+        "        assert max(seen.max() for seen in maps) > 0.5\n"
+        "print('explained')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "explained\n"), done.stderr[-1000:]
+
+
+@pytest.mark.parametrize("tail", [False, True])
+def test_no_gradient_of_a_kernel_is_computed(tail, tmp_path):
+    classifier, pixels = mini_xception(8, 1, 48, tail), with_patch((9, 9), size=48)
+    with tf.profiler.experimental.Profile(str(tmp_path)):
+        grad_cam(classifier, pixels, "happy")
+    (trace,) = tmp_path.rglob("*.xplane.pb")  # it names every operation that ran
+    ran = trace.read_bytes()
+    assert b"DepthwiseConv2dNative" in ran and (b"Conv2DBackpropInput" in ran) == tail
+    assert b"BackpropFilter" not in ran
+
+
+def test_of_a_convolutional_head_it_is_the_formula():
+    """Selvaraju et al. 2017, equations 1 and 2, on the network cut in two by hand."""
+    classifier, pixels = mini_xception(8, 3, 48, tail=True), with_patch((9, 9), size=48)
+    model, number = classifier.model, NAMES.index("sad")
+    last = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)][-2]
+    features = tf.Variable(keras.Model(model.input, last.output)(pixels[None].astype(np.float32)))
+    with tf.GradientTape() as tape:
+        flat = keras.Model(last.output, model.layers[-2].output)(features)
+        score = tf.tensordot(flat[0], model.layers[-1].kernel[:, number], 1)
+    weights = tape.gradient(score, features).numpy().mean(axis=(0, 1, 2))
+    expected = np.maximum(features.numpy()[0] @ weights, 0)
+    np.testing.assert_allclose(feature_cam(classifier, pixels, number), expected / expected.max(), atol=1e-5)
+
+
+def test_an_ensemble_in_an_ensemble_counts_as_it_answers(patches):
+    picture = with_patch((4, 30))
+    turned = Classifier(patches.model, ("blue", "red"), {}, Path("turned.h5"))
+    nested = Ensemble([Ensemble([patches, turned]), patches])
+    of_red, of_blue = (grad_cam(patches, picture, name) for name in ("red", "blue"))
+    np.testing.assert_allclose(grad_cam(nested, picture, "red"), 0.75 * of_red + 0.25 * of_blue, atol=1e-6)
+
+
+def test_floats_are_explained_as_the_picture_that_they_are(patches, capsys):
+    picture = with_patch((40, 8))
+    np.testing.assert_array_equal(grad_cam(patches, picture / 255), grad_cam(patches, picture))
+    assert capsys.readouterr().out.count("0–1") == 1

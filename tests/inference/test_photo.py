@@ -16,12 +16,11 @@ import pytest
 from PIL import Image
 
 from emo.data import faces
-from emo.data.faces import with_margin
 from emo.data.image_io import read_image
 from emo.errors import UserError
 from emo.inference import photo as my_photo
 from emo.inference.classifier import Classifier
-from emo.inference.ensemble import Committee
+from emo.inference.ensemble import Ensemble
 from emo.inference.photo import classify_faces, open_photo
 from emo.plots.photo import plot_my_photo
 from tests.data.test_faces import FLOWER, HOPPER, hopper
@@ -65,16 +64,16 @@ def test_every_face_is_cropped_as_in_training_and_answered_for(couple, margin, c
     assert right_2 - left_2 > right - left > 60
     assert answered.faces[0].angle == pytest.approx(20, abs=8)
     for face, row in zip(answered.faces, table.itertuples(), strict=True):
-        crop = read_image(couple, 48, with_margin(face, margin or 0))
+        crop = read_image(couple, 48, face.with_margin(margin or 0))
         expected = classifier.probabilities(crop[None])[0]
         np.testing.assert_allclose(row[4:], expected, atol=1e-6)
         assert (row.emotion, row.confidence) == (NAMES[expected.argmax()], pytest.approx(expected.max()))
     assert capsys.readouterr().out == ""
 
 
-def test_each_member_of_a_committee_crops_as_it_was_trained(couple):
+def test_each_member_of_an_ensemble_crops_as_it_was_trained(couple):
     tight, wide = untrained(None), untrained(0.5, size=64)
-    answered = classify_faces(Committee([tight, wide]), couple)
+    answered = classify_faces(Ensemble([tight, wide]), couple)
     alone = [classify_faces(member, couple).answers[list(NAMES)] for member in (tight, wide)]
     np.testing.assert_allclose(answered.answers[list(NAMES)], (alone[0] + alone[1]) / 2, atol=1e-6)
 
@@ -171,7 +170,7 @@ def test_nothing_chosen_yet_is_said_and_no_mistake(capsys):
     assert open_photo("") is None
     assert open_photo(ipywidgets.FileUpload()) is None
     said = capsys.readouterr().out.splitlines()
-    assert "set PHOTO to a path" in said[0]
+    assert "its path or URL is empty" in said[0]
     assert "choose one above" in said[1]
     with pytest.raises(UserError, match="no photo to look at"):
         classify_faces(untrained(), "")

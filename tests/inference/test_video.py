@@ -1,4 +1,4 @@
-"""On a small film: Grace Hopper's portrait (public domain, of Matplotlib's samples) moves over grey."""
+"""On a small video: Grace Hopper's portrait (public domain, of Matplotlib's samples) moves over grey."""
 
 import _thread
 import struct
@@ -36,33 +36,35 @@ def classifier(metadata: dict | None = None) -> Classifier:
     return Classifier(model, NAMES, metadata or {}, Path("means.h5"))
 
 
-def write_film(path: Path, count: int = COUNT, face: bool = True, size=SIZE, pause: int = 0) -> list[int]:
-    """A film in which the portrait slides to the right; where its left edge is in each frame."""
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), FPS, size)
+def write_video(
+    path: Path, count: int = COUNT, face: bool = True, size=SIZE, pause: int = 0, fps: float = FPS
+) -> list[int]:
+    """A video in which the portrait slides to the right; where its left edge is in each frame."""
+    written = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
     portrait = PORTRAIT.resize((140, 164))
     lefts = [2 * number for number in range(count)]
     for number, left in enumerate(lefts):
         frame = Image.new("RGB", size, "grey")
         if face and not (pause and number >= pause):
             frame.paste(portrait, (left, 60))
-        film.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
-    film.release()
+        written.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
+    written.release()
     return lefts
 
 
 def frames(path: Path) -> tuple[list[np.ndarray], float]:
-    film = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(str(path))
     read = []
-    while (frame := film.read())[0]:
+    while (frame := video.read())[0]:
         read.append(frame[1])
-    return read, film.get(cv2.CAP_PROP_FPS)
+    return read, video.get(cv2.CAP_PROP_FPS)
 
 
 @pytest.fixture(scope="module")
 def classified(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("film")
-    lefts = write_film(folder / "film.mp4")
-    return folder, lefts, classify_video(classifier(), folder / "film.mp4")
+    folder = tmp_path_factory.mktemp("video")
+    lefts = write_video(folder / "video.mp4")
+    return folder, lefts, classify_video(classifier(), folder / "video.mp4")
 
 
 def test_every_frame_has_its_face_time_and_emotion(classified):
@@ -81,10 +83,10 @@ def test_every_frame_has_its_face_time_and_emotion(classified):
 def test_the_table_and_an_annotated_copy_lie_beside_the_video(classified):
     folder, _, table = classified
     pd.testing.assert_frame_equal(
-        pd.read_csv(folder / "film_emotions.csv"), table, rtol=1e-4, check_dtype=False
+        pd.read_csv(folder / "video_emotions.csv"), table, rtol=1e-4, check_dtype=False
     )
-    before, _ = frames(folder / "film.mp4")
-    after, fps = frames(folder / "film_emotions.mp4")
+    before, _ = frames(folder / "video.mp4")
+    after, fps = frames(folder / "video_emotions.mp4")
     assert len(after) == COUNT and fps == FPS and after[0].shape == before[0].shape
     for row in table.iloc[[0, 7, COUNT - 1]].itertuples():
         changed = np.abs(after[row.frame].astype(int) - before[row.frame]).max(axis=2) > 60
@@ -96,16 +98,16 @@ def test_the_table_and_an_annotated_copy_lie_beside_the_video(classified):
 
 
 def test_nothing_is_overwritten(tmp_path):
-    write_film(tmp_path / "film.mp4", count=4)
-    (tmp_path / "film_emotions.csv").write_text("mine")
-    classify_video(classifier(), tmp_path / "film.mp4")
-    assert (tmp_path / "film_emotions.csv").read_text() == "mine"
-    assert not (tmp_path / "film_emotions.mp4").exists()  # a copy and its table have the same number
-    assert {"film_emotions_2.csv", "film_emotions_2.mp4"} <= {file.name for file in tmp_path.iterdir()}
+    write_video(tmp_path / "video.mp4", count=4)
+    (tmp_path / "video_emotions.csv").write_text("mine")
+    classify_video(classifier(), tmp_path / "video.mp4")
+    assert (tmp_path / "video_emotions.csv").read_text() == "mine"
+    assert not (tmp_path / "video_emotions.mp4").exists()  # a copy and its table have the same number
+    assert {"video_emotions_2.csv", "video_emotions_2.mp4"} <= {file.name for file in tmp_path.iterdir()}
 
 
 def test_without_a_face_the_whole_frame_or_nothing(tmp_path):
-    write_film(tmp_path / "empty.mp4", count=5, face=False)
+    write_video(tmp_path / "empty.mp4", count=5, face=False)
     table = classify_video(classifier(), tmp_path / "empty.mp4")
     assert table[["left", "top", "width", "height"]].to_numpy().tolist() == [[0, 0, *SIZE]] * 5
     cropping = classifier({"experiment": {"face_margin": 0.3}})
@@ -115,16 +117,55 @@ def test_without_a_face_the_whole_frame_or_nothing(tmp_path):
     assert list(pd.read_csv(tmp_path / "empty_emotions_2.csv").columns) == COLUMNS
 
 
+@pytest.mark.parametrize("fps", [0.1, 0.5, 1, 7.5, 29.97, 144, 333.3, 1000])
+def test_any_rate_keeps_its_duration(tmp_path, fps):
+    write_video(tmp_path / "video.mp4", count=10, face=False, fps=fps, size=(64, 48))
+    table = classify_video(classifier(), tmp_path / "video.mp4")
+    np.testing.assert_allclose(table.time, np.arange(10) / fps, rtol=2e-3)
+    copied, rate = frames(tmp_path / "video_emotions.mp4")
+    assert len(copied) / rate == pytest.approx(10 / fps, rel=2e-3)
+    assert len(copied) == 10 * max(1, round(1 / fps))
+
+
+def write_gif(path: Path, milliseconds: list[int]) -> None:
+    pictures = [Image.effect_noise((64, 48), 60) for _ in milliseconds]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds)
+
+
+@pytest.mark.parametrize(
+    "milliseconds", [[100, 2000, 100, 3000, 50, 50], [40] * 20 + [1000] * 4, [10, 20] * 6, [9000, 4000, 8000]]
+)
+def test_a_rate_that_varies_keeps_each_time_and_the_duration(tmp_path, milliseconds):
+    write_gif(tmp_path / "video.gif", milliseconds)
+    table = classify_video(classifier(), tmp_path / "video.gif")
+    starts = np.cumsum([0, *milliseconds[:-1]]) / 1000
+    np.testing.assert_allclose(table.time, starts, atol=0.002)
+    copied, rate = frames(tmp_path / "video_emotions.mp4")
+    # how long the last one stays is not told: as long as the mean of the others
+    assert len(copied) / rate == pytest.approx(starts[-1] * len(starts) / (len(starts) - 1), rel=3e-3)
+
+
+def test_the_frames_in_memory_do_not_grow_with_the_rate(tmp_path, monkeypatch):
+    write_video(tmp_path / "video.mp4", count=300, face=False, fps=1000, size=(64, 48))
+    seen = []
+    looked_at = video._looked_at
+    monkeypatch.setattr(
+        video, "_looked_at", lambda chunks, step: looked_at((seen.append(c) or c for c in chunks), step)
+    )
+    classify_video(classifier(), tmp_path / "video.mp4")
+    assert max(len(chunk.frames) for chunk in seen) <= video.CHUNK
+
+
 def test_a_face_that_leaves_has_rows_while_it_is_there(tmp_path):
-    write_film(tmp_path / "leaves.mp4", count=24, pause=10)
+    write_video(tmp_path / "leaves.mp4", count=24, pause=10)
     table = classify_video(classifier({"experiment": {"face_margin": 0.3}}), tmp_path / "leaves.mp4")
     assert set(range(10)) - set(table.frame) == set()
     assert table.frame.max() <= 11  # it is looked for every third frame
 
 
-def test_a_film_of_a_turned_camera_stands_upright(tmp_path):
-    write_film(tmp_path / "film.mp4", count=3)
-    content = (tmp_path / "film.mp4").read_bytes()
+def test_a_video_of_a_turned_camera_stands_upright(tmp_path):
+    write_video(tmp_path / "video.mp4", count=3)
+    content = (tmp_path / "video.mp4").read_bytes()
     upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
     turned = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, SIZE[1] << 16, 0, 1 << 30)
     track = content.index(b"tkhd")  # ISO/IEC 14496-12, 8.3.2: the track's matrix
@@ -137,7 +178,7 @@ def test_a_film_of_a_turned_camera_stands_upright(tmp_path):
 def test_what_is_no_video_is_told_in_a_sentence(tmp_path, capfd):
     with pytest.raises(UserError, match=r"no video .*missing\.mp4"):
         classify_video(classifier(), tmp_path / "missing.mp4")
-    write_film(tmp_path / "whole.mp4", count=6)
+    write_video(tmp_path / "whole.mp4", count=6)
     content = (tmp_path / "whole.mp4").read_bytes()
     for name, data in (
         ("text.mp4", b"no video"),
@@ -147,15 +188,15 @@ def test_what_is_no_video_is_told_in_a_sentence(tmp_path, capfd):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=name):
             classify_video(classifier(), tmp_path / name)
-    write_film(tmp_path / "zero.mp4", count=0)
+    write_video(tmp_path / "zero.mp4", count=0)
     with pytest.raises(UserError, match=r"zero\.mp4"):
         classify_video(classifier(), tmp_path / "zero.mp4")
     assert not list(tmp_path.glob("*_emotions*"))
     assert "moov" not in capfd.readouterr().err
 
 
-def test_ctrl_c_before_anything_is_done_is_no_fault_of_the_film(tmp_path, monkeypatch):
-    write_film(tmp_path / "long.mp4")
+def test_ctrl_c_before_anything_is_done_is_no_fault_of_the_video(tmp_path, monkeypatch):
+    write_video(tmp_path / "long.mp4")
 
     def interrupted(*given):
         raise KeyboardInterrupt
@@ -168,17 +209,17 @@ def test_ctrl_c_before_anything_is_done_is_no_fault_of_the_film(tmp_path, monkey
 
 def test_ctrl_c_keeps_what_is_done_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "CHUNK", 12)
-    write_film(tmp_path / "long.mp4", count=120)
+    write_video(tmp_path / "long.mp4", count=120)
 
     class Interrupting(Classifier):
         asked = 0
 
-        def probabilities(self, images, batch_size=64):
+        def probabilities(self, images):
             self.asked += 1
             if self.asked == 2:
                 _thread.interrupt_main()  # as Ctrl-C does
                 threading.Event().wait(0.1)
-            return super().probabilities(images, batch_size)
+            return super().probabilities(images)
 
     base = classifier()
     table = classify_video(Interrupting(base.model, NAMES, {}, base.path), tmp_path / "long.mp4")

@@ -87,7 +87,7 @@ def test_a_file_uploaded_in_colab_leaves_no_copy(colab, tmp_path, monkeypatch):
 
 
 def test_elsewhere_the_ways_that_work_are_named():
-    with pytest.raises(UserError, match="in Colab only; set PHOTO to 'upload', a path or a URL"):
+    with pytest.raises(UserError, match="in Colab only; upload a photo, or give a path or URL"):
         ask_for_photo("webcam")
     with pytest.raises(UserError, match="to a notebook only; give its path or URL"):
         ask_for_photo("upload")

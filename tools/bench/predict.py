@@ -1,8 +1,8 @@
 """Measures prediction: `python -m tools.bench.predict` (or `--model FILE`).
 
 Printed are the seconds from a saved `.h5` to the first answer in a fresh Python, beside plain Keras's; how
-many photos of a folder `Classifier.predict` answers a second, and its ratio to the compiled network alone on
-decoded pictures; and the same for one photo at a time.
+many photos of a folder `Classifier.predict` answers per second, and its ratio to the compiled network alone
+on decoded pictures; and the same for one photo at a time.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def measure_start(model: Path, photo: Path, repeats: int = 3) -> tuple[float, fl
 
 
 def measure_folder(classifier, folder: Path, repeats: int = 3) -> tuple[float, float]:
-    """(photos a second of `predict`, photos a second of the network alone), the best of `repeats`."""
+    """(photos per second of `predict`, photos per second of the network alone), the best of `repeats`."""
     from emo.data.image_io import load_images
-    from emo.inference.classifier import as_sources
+    from emo.inference.predictor import as_sources
 
     images = load_images(as_sources(folder), classifier.image_size)
     bare, whole = [], []
@@ -87,7 +87,7 @@ def forward(classifier, images: np.ndarray, batch_size: int = 64) -> None:
 
 
 def write_photos(folder: Path, count: int, side: int) -> None:
-    """`count` soft random JPEGs, some `side` pixels a side, about as large as photos of that size."""
+    """`count` soft random JPEGs, some `side` pixels wide, about as large as photos of that size."""
     random = np.random.default_rng(0)
     for number in range(count):
         small = Image.fromarray(random.integers(0, 256, (side // 8, side // 8, 3), np.uint8))
@@ -95,7 +95,7 @@ def write_photos(folder: Path, count: int, side: int) -> None:
 
 
 def write_model(file: Path, backbone: str, image_size: int) -> None:
-    """An untrained network of the seed's, saved as `train` saves."""
+    """An untrained network of the original project's, saved as `train` saves."""
     from dataclasses import asdict
 
     from emo.experiments import get_experiment
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="xception")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--photos", type=int, default=1024, help="how many are made")
-    parser.add_argument("--side", type=int, default=400, help="their pixels a side")
+    parser.add_argument("--side", type=int, default=400, help="their pixels per side")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "photos")
@@ -135,7 +135,7 @@ def main() -> None:
 
         classifier = load_classifier(model)
         whole, bare = measure_folder(classifier, folder)
-        print(f"folder: {whole:.1f} photos a second, the network alone {bare:.1f}: {whole / bare:.3f}")
+        print(f"folder: {whole:.1f} photos per second, the network alone {bare:.1f}: {whole / bare:.3f}")
         whole, bare = measure_one(classifier, photo)
         print(f"one photo: {1000 * whole:.1f} ms, the network alone {1000 * bare:.1f} ms: {whole / bare:.3f}")
 

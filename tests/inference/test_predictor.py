@@ -1,0 +1,187 @@
+"""What people hand to `predict`, and what it says where that is not all photos, or does not fit."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from emo.data.geometry import Crop
+from emo.errors import UserError
+from emo.inference.classifier import Classifier, find_model
+from emo.inference.ensemble import Ensemble
+from emo.inference.grad_cam import grad_cam
+from emo.inference.photo import open_photo
+from emo.inference.video import classify_video
+from emo.paths import EMO_MINI
+from tests.fixtures import COLORS, picture
+
+NAMES = ("dark", "bright")
+layers = keras.layers
+
+
+def brightness(inner=lambda x: x, size: int = 16) -> Classifier:
+    """It says "bright" for a mean over 100, surer the farther it is from that."""
+    pictures = keras.Input((size, size, 3))
+    dense = layers.Dense(2, activation="softmax")
+    model = keras.Model(pictures, dense(layers.GlobalAveragePooling2D()(inner(pictures))))
+    dense.set_weights([np.array([[0, 0.02]] * 3), np.array([0, -6.0])])
+    return Classifier(model, NAMES, {}, Path("brightness.h5"))
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return brightness()
+
+
+def answers(table: pd.DataFrame) -> np.ndarray:
+    return table[list(NAMES)].to_numpy()
+
+
+# ---------------------------------------------------------------- in memory
+
+
+def test_every_way_to_hand_over_pictures_gives_the_same_answers(classifier, tmp_path, capsys):
+    pictures = np.stack([np.full((20, 20, 3), level, np.uint8) for level in (3, 60, 140, 250)])
+    for number, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    expected = classifier.predict(tmp_path)
+    assert list(expected.emotion) == ["dark", "dark", "bright", "bright"]
+    files = sorted(tmp_path.iterdir())
+    ways = [
+        pictures,
+        pictures[..., 0],
+        list(pictures),
+        pictures.tolist(),
+        tf.constant(pictures),
+        pictures / 255,
+        tf.constant(pictures / 127.5 - 1, tf.float32),
+        [Image.fromarray(pixels) for pixels in pictures],
+        files,
+        map(str, files),
+        pd.Series(files),
+        expected.path,
+    ]
+    for given in ways:
+        np.testing.assert_allclose(answers(classifier.predict(given)), answers(expected), atol=1e-6)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "0–1" in said[0] and "−1–1" in said[1]
+
+
+def test_faces_are_one_for_each_picture(classifier):
+    pictures = np.zeros((3, 20, 20, 3), np.uint8)
+    assert len(classifier.predict(pictures, [Crop()] * 3)) == 3
+    for model in (classifier, Ensemble([classifier])):
+        with pytest.raises(UserError, match=r"3 pictures were given with 2 faces"):
+            model.predict(pictures, [Crop()] * 2)
+
+
+def test_a_model_of_nan_is_the_models_fault_and_no_unreadable_photo(tmp_path):
+    broken = brightness()
+    broken.model.set_weights([weights * np.nan for weights in broken.model.get_weights()])
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    picture((90, 90, 90), 0).save(tmp_path / "good.jpg")
+    for model in (broken, Ensemble([broken, brightness()])):
+        with pytest.raises(UserError, match=r"brightness\.h5 gives no numbers \(NaN\) for 1 of 2 readable"):
+            model.predict(tmp_path)
+
+
+# ---------------------------------------------------------------- folders and paths
+
+
+def test_what_a_folder_holds_besides_photos_is_counted(classifier, tmp_path, capsys):
+    for number, color in enumerate(COLORS.values()):
+        picture(color, number).save(tmp_path / f"{number}.png")
+    assert len(classifier.predict(tmp_path)) == 3
+    assert capsys.readouterr().out == ""
+    for name in ("a.TXT", "b.txt", "c.mp4", "README", ".hidden", "Thumbs.db"):
+        (tmp_path / name).write_text("no photo")
+    assert len(classifier.predict(tmp_path)) == 3
+    said = capsys.readouterr().out
+    assert "4 of 7 files" in said and said.endswith("are no photos: 2 .txt, 1 .mp4, 1 without suffix.\n")
+    for file in tmp_path.glob("*.png"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"holds no photos .* but other files: 2 \.txt"):
+        classifier.predict(tmp_path)
+
+
+def test_find_model_says_what_it_passed_over(tmp_path, capsys):
+    for name in ("mine.hdf5", "mine.keras", "notes.txt", ".hidden.keras", "a_running.h5"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "gone.h5").symlink_to(tmp_path / "nowhere.h5")
+    (tmp_path / "loop.h5").symlink_to(tmp_path / "loop.h5")
+    (tmp_path / "folder.h5").mkdir()
+    assert find_model("", tmp_path) == EMO_MINI
+    said = capsys.readouterr().out
+    assert "folder.h5, gone.h5, loop.h5, mine.hdf5, mine.keras; give a file's name to open it" in said
+    for age, name in enumerate(("new.h5", "old.H5")):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    assert find_model("", tmp_path).name == "new.h5"
+    assert "gone.h5" in capsys.readouterr().out
+    assert find_model("mine.hdf5", tmp_path) == tmp_path / "mine.hdf5"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("ask", ["predict", "find_model", "open_photo", "classify_video"])
+def test_a_path_where_nothing_can_lie_is_one_short_sentence(ask, classifier, tmp_path):
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    calls = {
+        "predict": classifier.predict,
+        "find_model": lambda path: find_model(path, tmp_path),
+        "open_photo": lambda path: open_photo(str(path)),
+        "classify_video": lambda path: classify_video(classifier, path),
+    }
+    for path, says in (
+        (tmp_path / "gone.jpg", r"is a link to .*nowhere\.jpg, which does not exist"),
+        (tmp_path / "loop.jpg", "symbolic links"),
+        ("~nosuch/x.jpg", "home folder"),
+        ("long" * 2000 + ".jpg", "too long"),
+        ("null\0.jpg", "null"),
+    ):
+        with pytest.raises(UserError, match=says) as told:
+            calls[ask](path)
+        assert "\n" not in str(told.value) and len(str(told.value)) < 400
+
+
+# ---------------------------------------------------------------- memory
+
+
+@keras.saving.register_keras_serializable("tests")
+class NeedsMemory(layers.Layer):
+    """Passes pictures on, but has no memory for more than `most` at a time."""
+
+    most = 5
+
+    def call(self, x):
+        def pass_on(x):
+            if len(x) > self.most:
+                raise MemoryError("as TensorFlow says it")  # which it makes a ResourceExhaustedError
+            return x
+
+        y = tf.py_function(pass_on, [x], x.dtype)
+        y.set_shape(x.shape)
+        return y
+
+
+def test_where_a_batch_does_not_fit_fewer_pictures_go_at_a_time(classifier):
+    pictures = np.random.default_rng(0).integers(0, 256, (150, 16, 16, 3), np.uint8)
+    tight = brightness(NeedsMemory())
+    for model in (tight, Ensemble([tight, classifier])):
+        np.testing.assert_allclose(
+            answers(model.predict(pictures)), answers(classifier.predict(pictures)), atol=1e-6
+        )
+
+
+def test_where_one_picture_does_not_fit_it_is_said():
+    """3 PB for one feature map, which no machine can even address."""
+    large = brightness(lambda x: layers.UpSampling2D(2**16)(layers.Conv2D(3, 3, padding="same")(x)), 256)
+    for ask in (large.predict, lambda image: grad_cam(large, image, "dark")):
+        with pytest.raises(UserError, match=r"more memory than is free for one picture of 256 px") as told:
+            ask(np.zeros((20, 20, 3), np.uint8))
+        assert "half that image_size (128)" in str(told.value) and "\n" not in str(told.value)
