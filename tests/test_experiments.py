@@ -9,12 +9,12 @@ from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, Experiment, get_experiment
 from emo.models.backbones import BACKBONES, get_backbone
 from emo.models.build import build_loss, build_model, build_optimizer, save_model
-from emo.tracking.table import SEED_ROWS
+from emo.tracking.original_rows import ORIGINAL_ROWS
 
 SMALLEST = {"resnet50": 32, "vgg16": 32, "xception": 71}
 
 
-@pytest.mark.parametrize("row", SEED_ROWS, ids=lambda row: str(row["number"]))
+@pytest.mark.parametrize("row", ORIGINAL_ROWS, ids=lambda row: str(row["number"]))
 def test_the_eleven_are_those_of_the_seeds_table(row):
     """Builds each, and compares layers, optimizer and the rest with the words of the seed's own table."""
     experiment = EXPERIMENTS[str(row["number"])]
