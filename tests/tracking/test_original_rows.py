@@ -4,6 +4,7 @@ import re
 
 from emo.tracking.original_rows import ORIGINAL_ROWS
 from emo.tracking.table import COLUMNS, create_table, read_table
+from emo.tracking.workbook import text_of
 from tests.tracking.helpers import book_rows, csv_rows
 
 ORIGINAL = [  # number, base model, augmentation, epochs, validation accuracy, as its description lists them
@@ -32,7 +33,7 @@ def test_the_original_rows_are_in_both_files(paths):
             tuple(str(int(row[k])) if k in ("number", "epochs", "val_accuracy") else row[k] for k in keys)
             for row in rows
         ] == [(str(n), base, said, str(e), str(acc)) for n, base, said, e, acc in ORIGINAL]
-        assert " ".join(row["date"] for row in rows) == ORIGINAL_DATES
+        assert " ".join(text_of(row["date"]) for row in rows) == ORIGINAL_DATES
     assert csv_rows(paths)[-1]["learning_curve"] == (
         "model/emo_classificator_best_210105121553_resnet50_e20_aug1_acc44.png"
     )
