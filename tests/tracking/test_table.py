@@ -42,7 +42,7 @@ class Lock:
 
 def test_the_table_in_the_repository_is_current():
     head = (PROJECT_ROOT / "experiments.csv").read_text(encoding="utf-8").split("\n")[0]
-    assert head.split(",")[0] == COLUMNS["number"]
+    assert head.split(",") == list(COLUMNS)
     table = read_table(get_paths(PROJECT_ROOT))
     assert table["number"].tolist()[:11] == [row["number"] for row in ORIGINAL_ROWS]
     assert table["extra_layers"].tolist()[:11] == [row["extra_layers"] for row in ORIGINAL_ROWS]
