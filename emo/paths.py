@@ -103,13 +103,18 @@ class Paths:
 
     @property
     def experiments(self) -> Path:
-        """`experiments.xlsx`, the table people open."""
+        """`experiments.xlsx`, the table people open: runs and, on a second sheet, ablations."""
         return self.results / "experiments.xlsx"
 
     @property
     def experiments_csv(self) -> Path:
-        """`experiments.csv`, the same table for `git diff`."""
+        """`experiments.csv`, the table's runs for `git diff`."""
         return self.results / "experiments.csv"
+
+    @property
+    def ablations_csv(self) -> Path:
+        """`experiments_ablations.csv`, its ablations."""
+        return self.results / "experiments_ablations.csv"
 
 
 def get_paths(root: str | Path = ".", results: str | Path | None = None) -> Paths:

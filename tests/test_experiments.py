@@ -24,13 +24,13 @@ from emo.models.backbones import BACKBONES, get_backbone
 from emo.models.build import build_model
 from emo.models.saving import read_metadata, save_model
 from emo.paths import EMO_MINI
-from emo.tracking.table import SEED_ROWS
+from emo.tracking.original_rows import ORIGINAL_ROWS
 from emo.training.optimizer import build_loss, build_optimizer
 
 SMALLEST = {"resnet50": 32, "vgg16": 32, "xception": 71}
 
 
-@pytest.mark.parametrize("row", SEED_ROWS, ids=lambda row: str(row["number"]))
+@pytest.mark.parametrize("row", ORIGINAL_ROWS, ids=lambda row: str(row["number"]))
 def test_the_eleven_are_those_of_the_original_table(row):
     """Builds each, and compares layers, optimizer and the rest with the original table's words."""
     experiment = EXPERIMENTS[str(row["number"])]

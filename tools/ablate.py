@@ -1,9 +1,10 @@
 """What a recipe's ingredients are worth: `python -m tools.ablate --dataset ZIP --weights FILE --results DIR`.
 
 Runs each recipe in small, and with one thing changed at a time, on a fixed part of the photos: every variant
-with the first seed, then with the others those that a seed leaves open. Each run is a row of DIR's
-experiments.xlsx, "ablation: NAME". Killed and started again, it goes on where it was; two may run at once, on
-other names or seeds. Prints a Markdown table and draws images/ablations.png. It takes hours on two cores.
+with the first seed, then with the others those that a seed leaves open. Each run is a row on the sheet
+"ablations" of DIR's experiments.xlsx. Killed and started again, it goes on where it was; two
+may run at once, on other names or seeds. Prints a Markdown table and draws images/ablations.png. It takes
+hours on two cores.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from emo.experiments import Experiment, get_experiment
 from emo.files import write_text
 from emo.paths import EMO_MINI, PROJECT_ROOT, Paths, get_paths
 from emo.plots.style import BAD, GOOD, TRAIN
-from emo.tracking.table import read_table, update_run
+from emo.tracking.table import Sheet, read_table, update_run
 from emo.training.run import Ending
 from emo.training.train import train
 from tools.readme.markdown import markdown
@@ -154,11 +155,11 @@ def prepare_photos(dataset: str, count: int, paths: Paths) -> None:
         write_text(paths.split, table.to_csv(index=False, lineterminator="\n"))
 
 
-def logged_runs(paths: Paths) -> dict[Experiment, tuple]:
-    """The runs of the table that came to their end, a NaN loss being one, by what was run."""
+def logged_runs(paths: Paths, sheet: Sheet | None = None) -> dict[Experiment, tuple]:
+    """The runs of the table or one sheet that came to their end, a NaN loss being one, by what was run."""
     found = {}
-    for row in read_table(paths).itertuples():
-        with suppress(ValueError, TypeError):  # the seed's rows have no settings, other versions' may not fit
+    for row in read_table(paths, sheet).itertuples():
+        with suppress(ValueError, TypeError):  # the original rows have no settings, older ones may not fit
             experiment = Experiment.from_json(row.settings)
             if Ending.of(row.state) in (Ending.FINISHED, Ending.DIVERGED):
                 found[experiment] = row
@@ -166,30 +167,44 @@ def logged_runs(paths: Paths) -> dict[Experiment, tuple]:
 
 
 def run_missing(variants: list[Variant], seeds: Sequence[int], projects: dict[str, Paths]) -> None:
-    """Trains what has no row yet, and says in each row whose it is. Raises KeyboardInterrupt after Ctrl-C.
+    """Trains what has no row yet, and files its row among the ablations. KeyboardInterrupt after Ctrl-C.
 
     What the first seed takes CLEAR points from its base needs no other.
     """
     plan = [(variant, seed) for seed in seeds for variant in variants]
+    for paths in projects.values():
+        file_stray_rows(plan, paths)
     for variant, seed in tqdm(plan, "ablation runs", unit="run"):
         paths = projects[variant.recipe]
         logged = logged_runs(paths)
         if seed != seeds[0] and is_clear(variant, variants, seeds[0], logged):
             continue
         experiment = replace(variant.experiment, seed=seed)
-        row, comment = logged.get(experiment), {"comment": f"ablation: {variant.name}"}
-        if row is None:
-            try:
-                run = train(experiment, paths)
-            except UserError as error:  # such as a NaN in the first epoch: the others may run
-                print(f"{variant.name}, seed {seed}: {error}")
-                continue
-            update_run(run.model_path, comment, paths)
-            print(f"{variant.name}, seed {seed}: {run}", flush=True)
-            if run.outcome.ending is Ending.INTERRUPTED:
-                raise KeyboardInterrupt
-        elif row.comment != comment["comment"]:  # killed between the two
-            update_run(row.model_file, comment, paths)
+        if experiment in logged:
+            continue
+        try:
+            run = train(experiment, paths)
+        except UserError as error:  # such as a NaN in the first epoch: the others may run
+            print(f"{variant.name}, seed {seed}: {error}")
+            continue
+        file_row(run.model_path, variant, paths)
+        print(f"{variant.name}, seed {seed}: {run}", flush=True)
+        if run.outcome.ending is Ending.INTERRUPTED:
+            raise KeyboardInterrupt
+
+
+def file_stray_rows(plan: list[tuple[Variant, int]], paths: Paths) -> None:
+    """Files the plan's runs that still lie among the whole ones: killed before that, or an older table."""
+    stray = logged_runs(paths, Sheet.RUNS)
+    for variant, seed in plan:
+        row = stray.get(replace(variant.experiment, seed=seed))
+        if row is not None:
+            file_row(row.model_file, variant, paths)
+
+
+def file_row(model_file: str | Path, variant: Variant, paths: Paths) -> None:
+    """Moves a run's row to the ablations and says in it which variant it is."""
+    update_run(model_file, {"comment": f"ablation: {variant.name}"}, paths, sheet=Sheet.ABLATIONS)
 
 
 def is_clear(variant: Variant, variants: list[Variant], seed: int, logged: dict[Experiment, tuple]) -> bool:

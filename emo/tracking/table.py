@@ -1,241 +1,146 @@
-"""The experiments table: `experiments.xlsx`, for people, and `experiments.csv`, its twin for `git diff`.
+"""The experiments table: `experiments.xlsx`, for people, and the same rows as CSVs, for `git diff`.
 
-Every change joins both files, writes the twin and then brings the workbook up to date, touching no other cell
-of it. Where the two differ the workbook's cell wins, unless it is empty: people edit there. A row of either
-file is never dropped, so to delete one, delete it from both.
+The workbook has two sheets, runs and ablations, and each has its CSV. Every change joins the files, writes
+the CSVs and then brings the workbook up to date, touching no other cell of it. Where they differ the
+workbook's cell wins, unless it is empty: people edit there. A row of either is never dropped, so to delete
+one, delete it from both. A row is known by its model file, whatever its number and its sheet.
 """
 
 import csv
 import json
-import math
-import numbers
-import os
 import re
-import warnings
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import date, datetime
-from io import BytesIO, StringIO
+from io import StringIO
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from zipfile import ZipFile
 
 import pandas as pd
 from filelock import FileLock
-from openpyxl import Workbook, load_workbook
-from openpyxl.cell.cell import Cell, MergedCell
-from openpyxl.cell.rich_text import CellRichText
-from openpyxl.drawing.image import Image
-from openpyxl.drawing.spreadsheet_drawing import AnchorMarker, OneCellAnchor
-from openpyxl.drawing.xdr import XDRPositiveSize2D
-from openpyxl.styles import Alignment, Font, PatternFill
-from openpyxl.utils.units import pixels_to_EMU
-from openpyxl.worksheet.formula import ArrayFormula
-from openpyxl.worksheet.worksheet import Worksheet
-from PIL import Image as Picture
 
 from emo.errors import UserError
+from emo.files import write_bytes
 from emo.paths import Paths, free_path
+from emo.tracking.original_rows import ORIGINAL_ROWS
+from emo.tracking.workbook import (
+    COLUMNS,
+    INTEGERS,
+    NUMERIC,
+    Book,
+    Row,
+    Sheet,
+    list_columns,
+    name_columns,
+    read_book,
+    shown,
+    text_of,
+    tidy,
+    write_book,
+)
 
-_LAYOUT = {  # key: (heading, width in characters)
-    "number": ("№ эксперимента / No.", 15),
-    "date": ("Дата / Date", 10),
-    "base_model": ("Базовая модель / Base model", 16),
-    "extra_layers": ("Дополнительные слои / Extra layers", 60),
-    "optimizer": ("Оптимизатор / Optimizer", 46),
-    "loss": ("Loss", 27),
-    "augmentation": ("Аугментация / Augmentation", 15),
-    "epochs": ("Количество эпох / Epochs", 12),
-    "val_accuracy": ("Точность на валидации, % / Validation accuracy, %", 16),
-    "learning_curve": ("Кривая обучения / Learning curve", 36),
-    "state": ("Состояние / State", 13),
-    "test_accuracy": ("Точность на тесте, % / Test accuracy, %", 15),
-    "macro_f1": ("Макро-F1 / Macro F1", 11),
-    "image_size": ("Размер изображения / Image size", 15),
-    "batch_size": ("Размер пакета / Batch size", 12),
-    "seed": ("Начальное число / Seed", 12),
-    "seconds": ("Секунды / Seconds", 11),
-    "device": ("Устройство / Device", 16),
-    "versions": ("Версии / Versions", 24),
-    "commit": ("Коммит / Commit", 12),
-    "model_file": ("Файл модели / Model file", 36),
-    "settings": ("Настройки, JSON / Settings, JSON", 60),
-    "comment": ("Комментарий / Comment", 30),
-}
-COLUMNS = {key: heading for key, (heading, _) in _LAYOUT.items()}
-_WIDTHS = dict(_LAYOUT.values())
-_NUMBER, _CURVE, _MODEL = (COLUMNS[key] for key in ("number", "learning_curve", "model_file"))
-_INTEGERS = {"number", "epochs", "image_size", "batch_size", "seed"}
-_NUMERIC = _INTEGERS | {"val_accuracy", "test_accuracy", "macro_f1", "seconds"}
-_TEXT_HEADINGS = {heading for key, heading in COLUMNS.items() if key not in _NUMERIC}
-
-_SEED = """
-1  19.12.20 resnet50 нет 10 34 SGD         Flatten Dense(1024)
-2  22.12.20 vgg16    нет 10 14 SGD         Flatten Dense(512)
-4  23.12.20 Xception нет 10 34 SGD         Flatten Dense(1024)
-5  24.12.20 Xception да  10 32 SGD         Flatten Dense(1024)
-6  25.12.20 Xception да  10 31 Adam(0.001) GlobalAveragePooling2D Dropout(0.2)
-7  27.12.20 Xception да  15 31 Adam(0.001) GlobalAveragePooling2D Dropout(0.2)
-8  28.12.20 Xception да  17 26 Adam(0.01)  GlobalAveragePooling2D Dropout(0.5) Dense(512) Dense(128)
-9  30.12.20 Xception да  20 34 SGD         GlobalAveragePooling2D Dropout(0.2) Dense(1024)
-10 03.01.21 resnet50 да  20 33 SGD         GlobalAveragePooling2D Dropout(0.2) Dense(1024)
-11 04.01.21 resnet50 да  40 34 SGD         GlobalAveragePooling2D Dropout(0.2) Dense(1024)
-12 05.01.21 resnet50 да  20 44 SGD         GlobalAveragePooling2D
-"""
-_SHORT = {  # what the seed's table says at length
-    "Flatten": "Flatten()",
-    "GlobalAveragePooling2D": "GlobalAveragePooling2D()",
-    "SGD": "SGD(learning_rate=0.01, momentum=0.9)",
-    "Adam(0.001)": "Adam(learning_rate=0.001)",
-    "Adam(0.01)": "Adam(learning_rate=0.01)",
-    "да": "да / yes",
-    "нет": "нет / no",
-}
-
-
-def _seed_row(line: str) -> dict:
-    number, day, base, augmented, epochs, accuracy, optimizer, *layers = line.split()
-    layers = [
-        _SHORT.get(each, re.sub(r"Dense\((\d+)\)", r"Dense(\1, activation='relu')", each)) for each in layers
-    ]
-    layers.append("Dense(p_num_classes, activation='softmax')")
-    unfrozen = "Разморожены слои из блока «conv5» базовой модели\n" if number == "12" else ""
-    return {
-        "number": int(number),
-        "date": day,
-        "base_model": base,
-        "extra_layers": unfrozen + ",\n".join(f"tf.keras.layers.{each}" for each in layers),
-        "optimizer": f"tf.keras.optimizers.{_SHORT[optimizer]}",
-        "loss": "categorical_crossentropy",
-        "augmentation": _SHORT[augmented],
-        "epochs": int(epochs),
-        "val_accuracy": int(accuracy),
-    }
-
-
-SEED_ROWS = tuple(_seed_row(line) for line in _SEED.strip().splitlines())
-SEED_ROWS[-1]["learning_curve"] = "model/emo_classificator_best_210105121553_resnet50_e20_aug1_acc44.png"
+Waiting = dict[str, dict[str, str]]  # by model file and key: how cells read before updates the workbook lacks
 
 
 def create_table(paths: Paths) -> None:
-    """Make the table with the seed's rows; where it stands already, bring its two files into line."""
+    """Make the table with the original project's rows; where it stands, bring its files into line."""
     _change(paths, lambda rows, waiting: None)
 
 
-def log_run(row: dict, paths: Paths) -> int:
+def log_run(row: dict, paths: Paths) -> int | str:
     """Append a run, given by `COLUMNS`' keys, and return its number: the highest so far plus one.
 
-    Accuracies are percentages, booleans read "да / yes" and "нет / no", containers become JSON; a `number` in
-    `row` is not used. UserError: an unknown key, or neither file can be written.
+    A run whose model file has a row already, as it was killed while it was logged, fills that row's empty
+    cells and gets its number. Accuracies are percentages, booleans read "да / yes" and "нет / no", containers
+    become JSON; a `number` in `row` is not used. UserError: an unknown key, or neither file can be written.
     """
-    texts = _cells(row, paths)
+    texts = _texts(row, paths) | {"number": ""}
 
-    def append(rows: list[dict], _waiting: dict) -> int:
-        taken = (_value(_NUMBER, each.get(_NUMBER, "")) for each in rows)
-        number = max((n for n in taken if isinstance(n, int)), default=0) + 1
-        rows.append(texts | {_NUMBER: str(number)})
-        return number
+    def log(rows: list[Row], _waiting: Waiting) -> Row:
+        found = _newest(rows, texts.get("model_file", ""))
+        if found is None:
+            found = Row({}, Sheet.RUNS)
+            rows.append(found)
+        found.cells |= {key: text for key, text in texts.items() if not found.cells.get(key)}
+        if not found.cells["number"]:
+            found.cells["number"] = str(_next_number(rows))
+        return found
 
-    return _change(paths, append)
+    return _number(_change(paths, log))
 
 
-def update_run(model_file: str | Path, values: dict, paths: Paths) -> int | str | None:
+def update_run(
+    model_file: str | Path, values: dict, paths: Paths, sheet: Sheet | None = None
+) -> int | str | None:
     """Write cells of the newest row with that model file, whatever its folder, and return its number.
 
-    None: no row has it. UserError: an unknown key, one that tells rows apart (`number`, `model_file`), or
-    neither file can be written.
+    With `sheet` the row moves there. None: no row has that model file. UserError: an unknown key, one that
+    tells rows apart (`number`, `model_file`), or neither file can be written.
     """
     if fixed := {"number", "model_file"} & set(values):
         raise UserError(
             f"{' and '.join(sorted(fixed))} tell the table's rows apart: leave them out of `values`."
         )
-    texts, name = _cells(values, paths), _file_name(model_file)
+    texts = _texts(values, paths)
 
-    def update(rows: list[dict], waiting: dict) -> int | str | None:
-        row = next(
-            (each for each in reversed(rows) if name and _file_name(each.get(_MODEL, "")) == name), None
-        )
+    def update(rows: list[Row], waiting: Waiting) -> Row | None:
+        row = _newest(rows, model_file)
         if row is None:
             return None
-        for heading, text in texts.items():
-            waiting.setdefault(name, {}).setdefault(heading, _shown(heading, row.get(heading, "")))
-            row[heading] = text
-        return _value(_NUMBER, row.get(_NUMBER, ""))
+        before = waiting.setdefault(_file_name(model_file), {})
+        for key, text in texts.items():
+            before.setdefault(key, shown(key, row.cells.get(key, "")))
+            row.cells[key] = text
+        if sheet not in (None, row.sheet):
+            before.setdefault(_SHEET, row.sheet.value)
+            row.sheet = sheet
+            row.cells = {key: text for key, text in row.cells.items() if text or key in COLUMNS}
+        return row
 
-    return _change(paths, update)
+    row = _change(paths, update)
+    return None if row is None else _number(row)
 
 
-def read_table(paths: Paths) -> pd.DataFrame:
-    """The table, one row an experiment, keys as columns and then the user's own; writes nothing.
+def read_table(paths: Paths, sheet: Sheet | None = None) -> pd.DataFrame:
+    """The table or, with `sheet`, one sheet of it; one row per run, runs before ablations; writes nothing.
 
-    Whole numbers are Int64, other numbers float64, text is str with "" for an empty cell; so is a numeric
-    column in which somebody wrote words.
+    Keys are columns, then come the user's own. Whole numbers are Int64, other numbers float64, text is str
+    with "" for an empty cell; so is a numeric column in which somebody wrote words.
     """
-    found = []
-    for read, path in ((_read_csv, paths.experiments_csv), (_read_book, paths.experiments)):
-        try:
-            found.append(read(path))
-        except (OSError, ValueError):
-            found.append(None)  # the other file serves; `log_run` speaks about this one and mends it
-    rows, _ = _join(*found, _read_waiting(paths))
-    keys = {heading: key for key, heading in COLUMNS.items()}
-    frame = pd.DataFrame(rows, columns=_headings(rows), dtype=object).fillna("").rename(columns=keys)
-    for key in _NUMERIC:
+
+    def read(function: Callable, path: Path):
+        with suppress(OSError, ValueError):  # the other file serves; `log_run` speaks about this one
+            return function(path)
+
+    lists = {each: read(_read_csv, path) for each, path in _csv_paths(paths).items()}
+    rows = _join(lists, read(read_book, paths.experiments), _read_waiting(paths))
+    _renumber(rows)
+    rows = [row for each in Sheet if sheet in (None, each) for row in _on(each, rows)]
+    frame = pd.DataFrame([row.cells for row in rows], columns=list_columns(rows), dtype=object).fillna("")
+    for key in NUMERIC:
         with suppress(ValueError, TypeError):
-            frame[key] = pd.to_numeric(frame[key]).astype("Int64" if key in _INTEGERS else "float64")
+            frame[key] = pd.to_numeric(frame[key]).astype("Int64" if key in INTEGERS else "float64")
     return frame
 
 
-# ---- cells: everything passes through the twin's text --------------------------------------------
+# ---- rows ----------------------------------------------------------------------------------------
 
-_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?(e[+-]?\d\d?)?", re.IGNORECASE)
-_CELL_LIMIT = 32_767  # UTF-16 units; Excel calls a workbook with a longer cell broken
+_SHEET = "sheet"  # beside the keys of cells: where a row lay before it moved
 
 
-def _text(value) -> str:
-    """A value as the twin spells it; None and NaN are empty."""
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return ""
-    if pd.api.types.is_bool(value):
-        return "да / yes" if value else "нет / no"
-    if isinstance(value, numbers.Integral):
-        return str(int(value))
-    if isinstance(value, numbers.Real):
-        return f"{float(str(value)):.12g}"  # through str, a float32 54.3 stays 54.3
-    if isinstance(value, date):  # as the seed writes its dates
-        timed = isinstance(value, datetime) and value.time() != datetime.min.time()
-        return value.strftime("%d.%m.%y %H:%M:%S" if timed else "%d.%m.%y")
-    if isinstance(value, ArrayFormula):
-        value = value.text
-    if isinstance(value, dict | list | tuple) and not isinstance(value, CellRichText):
-        value = json.dumps(value, ensure_ascii=False, default=str)
-    return _NOT_XML.sub("", re.sub("\r\n?", "\n", str(value)))
+def _on(sheet: Sheet, rows: list[Row]) -> list[Row]:
+    """The rows of a sheet in the workbook's order: what is new there comes last."""
+    ours = [row for row in rows if row.sheet is sheet]
+    return sorted(ours, key=lambda row: row.place is None or row.place[0] is not sheet)
 
 
-def _value(heading: str, text: str) -> int | float | str:
-    """The twin's text as the workbook stores it: a number in a column of numbers, else text that fits."""
-    if heading not in _TEXT_HEADINGS and _PLAIN_NUMBER.fullmatch(text):
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    units = text.encode("utf-16-le")
-    if len(units) <= 2 * _CELL_LIMIT:
-        return text
-    return units[: 2 * (_CELL_LIMIT - 1)].decode("utf-16-le", "ignore") + "…"
-
-
-def _shown(heading: str, text: str) -> str:
-    """The twin's text as it reads back from the workbook."""
-    return _text(_value(heading, text))
-
-
-def _cells(row: dict, paths: Paths) -> dict[str, str]:
+def _texts(row: dict, paths: Paths) -> dict[str, str]:
     if unknown := [repr(key) for key in row if key not in COLUMNS]:
         raise UserError(
             f"The experiments table has no column {', '.join(unknown)}: use {', '.join(COLUMNS)}."
         )
-    texts = {COLUMNS[key]: _text(value) for key, value in row.items()}
-    for heading in {_CURVE, _MODEL} & set(texts):  # relative: the folder moves between Drive and disk
-        texts[heading] = texts[heading].replace("\\", "/").removeprefix(f"{paths.results.as_posix()}/")
+    texts = {key: text_of(value) for key, value in row.items()}
+    for key in {"learning_curve", "model_file"} & set(texts):  # the folder moves between Drive and disk
+        texts[key] = texts[key].replace("\\", "/").removeprefix(f"{paths.results.as_posix()}/")
     return texts
 
 
@@ -243,123 +148,196 @@ def _file_name(path: str | Path) -> str:
     return PurePosixPath(str(path).replace("\\", "/")).name
 
 
-def _headings(rows: list[dict]) -> list[str]:
-    """Ours, then the columns that the user added."""
-    return list(dict.fromkeys([*COLUMNS.values(), *(heading for row in rows for heading in row)]))
+def _model(row: Row) -> str:
+    return _file_name(row.cells.get("model_file", ""))
 
 
-# ---- reading and joining the two files -----------------------------------------------------------
+def _run(row: Row) -> tuple[str, str]:
+    return _model(row), row.cells.get("number", "")
 
 
-@dataclass
-class _Book:
-    """The workbook as it was read: the texts of its table by sheet row, and where the headings stand."""
-
-    workbook: Workbook
-    stamp: tuple | None = None
-    lossy: bool = False  # it holds what openpyxl cannot write back
-    sheet: Worksheet | None = None
-    header: int = 1
-    columns: dict[str, int] = field(default_factory=dict)
-    rows: dict[int, dict[str, str]] = field(default_factory=dict)
+def _newest(rows: list[Row], model_file: str | Path) -> Row | None:
+    name = _file_name(model_file)
+    return next((row for row in reversed(rows) if name and _model(row) == name), None)
 
 
-def _stamp(path: Path) -> tuple | None:
-    return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
+def _number(row: Row) -> int | str:
+    text = row.cells.get("number", "")
+    return int(text) if re.fullmatch("-?[0-9]{1,1000}", text) else text
 
 
-def _read_csv(path: Path) -> list[dict] | None:
-    """The twin's rows by heading; None where it is missing. ValueError: damaged."""
+def _next_number(rows: list[Row]) -> int:
+    return max((number for row in rows if isinstance(number := _number(row), int)), default=0) + 1
+
+
+def _renumber(rows: list[Row]) -> list[str]:
+    """Let no number stand twice, as that of a copied row would: the first keeps it. Says what was done."""
+    taken, said = set(), []
+    for row in rows:
+        number = _number(row)
+        if isinstance(number, int) and number in taken:
+            row.cells["number"] = new = str(_next_number(rows))
+            said.append(f"The experiments table had number {number} twice: its later row is now {new}.")
+        taken.add(number)
+    return said
+
+
+# ---- reading and joining the files ---------------------------------------------------------------
+
+
+def _csv_paths(paths: Paths) -> dict[Sheet, Path]:
+    return {Sheet.RUNS: paths.experiments_csv, Sheet.ABLATIONS: paths.ablations_csv}
+
+
+def _read_csv(path: Path) -> list[dict[str, str]] | None:
+    """The rows of a CSV, with commas or, from a Russian Excel, with semicolons; None where it is missing.
+
+    ValueError: damaged.
+    """
     if not path.exists():
         return None
-    text = path.read_bytes().decode("utf-8-sig")
+    data = path.read_bytes()
+    first = data.split(b"\n", 1)[0]
+    semicolons = first.count(b";") > first.count(b",")
     try:
-        head, *lines = csv.reader(StringIO(text, newline=""), strict=True)
-        head = [" ".join(heading.split()) for heading in head]
-    except csv.Error as error:
-        raise ValueError(str(error)) from error
-    named = [heading for heading in head if heading]
-    stray = any(
-        any(line[len(head) :]) or any(c for h, c in zip(head, line, strict=False) if not h) for line in lines
-    )
-    if _NUMBER not in named or len(set(named)) < len(named) or stray:
-        raise ValueError("its cells do not fit its headings")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if not semicolons:
+            raise
+        text = data.decode("cp1251")  # as Excel saves what it does not call "CSV UTF-8" in Russian Windows
     if re.search("^(<{7}|={7}|>{7})", text, re.MULTILINE):
         raise ValueError("an unresolved git conflict")
-    rows = [{h: _text(cell) for h, cell in zip_longest(head, line, fillvalue="") if h} for line in lines]
-    return [row for row in rows if any(row.values())]
-
-
-def _read_book(path: Path) -> _Book | None:
-    """The workbook; None where it is missing. ValueError: damaged. OSError: locked."""
-    stamp = _stamp(path)
-    if stamp is None:
-        return None
-    data = BytesIO(path.read_bytes())
+    limit = csv.field_size_limit(2**31 - 1)  # the usual 131,072 characters are fewer than a cell may have
     try:
-        with ZipFile(data) as parts, warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            drawings = b"".join(
-                parts.read(n) for n in parts.namelist() if n.startswith("xl/drawings/drawing")
-            )
-            book = _Book(load_workbook(data, rich_text=True), stamp)
-    except Exception as error:  # openpyxl raises whatever its parsing trips over
-        raise ValueError(f"not a readable workbook, {error}") from error
-    losses = any(re.search("lost|removed|dropped", str(warning.message)) for warning in caught)
-    book.lossy = losses or bool(re.search(rb"<(xdr:)?(sp|grpSp|cxnSp)[ >]", drawings))
-    for sheet in book.workbook.worksheets:
-        for line in sheet.iter_rows(max_row=20):  # a title may stand above the headings
-            columns = {" ".join(_text(cell.value).split()): cell.column for cell in reversed(line)}
-            if _NUMBER in columns:
-                columns.pop("", None)
-                book.sheet, book.header = sheet, line[0].row
-                book.columns = dict(reversed(columns.items()))
-                break
-        if book.sheet:
-            break
-    for line in book.sheet.iter_rows(min_row=book.header + 1) if book.sheet else ():
-        texts = {heading: _text(line[column - 1].value) for heading, column in book.columns.items()}
-        if any(texts.values()):
-            book.rows[line[0].row] = texts
-    return book
+        lines = csv.reader(StringIO(text, newline=""), delimiter=";" if semicolons else ",", strict=True)
+        head, *lines = lines
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    finally:
+        csv.field_size_limit(limit)
+    keys = name_columns(head)
+    named = [key for key in keys if key]
+    stray = any(any(c for c, key in zip_longest(line, keys[: len(line)]) if not key) for line in lines)
+    if "number" not in named or len(set(named)) < len(named) or stray:
+        raise ValueError("its cells do not fit its headings")
+    rows = [dict(zip_longest(keys, map(text_of, line), fillvalue="")) for line in lines]
+    return [
+        {key: tidy(key, text, decimal_comma=semicolons) for key, text in row.items() if key}
+        for row in rows
+        if any(row.values())
+    ]
 
 
-def _same_run(ours: dict, theirs: dict) -> bool:
-    """Whether a row of the twin and one of the workbook are the same experiment."""
-    number = ours.get(_NUMBER, "")
-    models = {_file_name(row.get(_MODEL, "")) for row in (ours, theirs)}
-    if number != theirs.get(_NUMBER, "") or (len(models) == 2 and "" not in models):
+def _join(lists: dict[Sheet, list[dict] | None], book: Book | None, waiting: Waiting) -> list[Row]:
+    """All files as one table, in the workbook's order."""
+    seen_rows = book.rows if book else []
+    if lists[Sheet.RUNS] is None and not any(row.sheet is Sheet.RUNS for row in seen_rows):
+        original = [{key: text_of(value) for key, value in row.items()} for row in ORIGINAL_ROWS]
+        lists = lists | {Sheet.RUNS: original}
+    left = _without_moved([Row(cells, sheet) for sheet in Sheet for cells in lists[sheet] or ()])
+    pairs, rows, taken = _pair(left, seen_rows), [], set()
+    for seen in seen_rows:
+        row = pairs.get(seen) or Row({}, seen.sheet)
+        before = waiting.get(_model(row), {})
+        edited = {
+            key: text
+            for key, text in seen.cells.items()
+            if text and text != shown(key, row.cells.get(key, "")) and text != before.get(key)
+        }
+        if seen.cells.get("number") in taken and row.cells.get("number"):
+            edited.pop("number", None)  # a copy that the CSV has given its own number to
+        sheet = row.sheet if before.get(_SHEET) == seen.sheet.value else seen.sheet
+        rows.append(Row(row.cells | edited, sheet, seen.place))
+        taken.add(rows[-1].cells.get("number"))
+    paired = set(pairs.values())
+    return rows + [row for row in left if row not in paired]
+
+
+def _without_moved(rows: list[Row]) -> list[Row]:
+    """The CSVs' rows; one that lies in both, as a kill cut its move short, counts as moved."""
+    moved = {_run(row): row for row in rows if row.sheet is Sheet.ABLATIONS and _model(row)}
+    kept = []
+    for row in rows:
+        twice = moved.get(_run(row), row)
+        if twice.sheet is row.sheet:
+            kept.append(row)
+        else:
+            twice.cells = row.cells | {key: text for key, text in twice.cells.items() if text}
+    return kept
+
+
+def _pair(ours: list[Row], theirs: list[Row]) -> dict[Row, Row]:
+    """The CSVs' row for each row of the workbook that has one."""
+    pairs, left = {}, ours
+    for identity in _IDENTITIES:
+        known = {}
+        for row in reversed(left):
+            known.setdefault(identity(row), []).append(row)
+        for seen in theirs:
+            name = None if seen in pairs else identity(seen)
+            if name and known.get(name):
+                pairs[seen] = known[name].pop()
+        paired = set(pairs.values())
+        left = [row for row in left if row not in paired]
+    for seen in theirs:
+        alike = next((row for row in left if seen not in pairs and _alike(row, seen)), None)
+        if alike:
+            pairs[seen] = alike
+            left.remove(alike)
+    return pairs
+
+
+def _contents(row: Row, but: str = "") -> frozenset:
+    return frozenset((key, shown(key, text)) for key, text in row.cells.items() if text and key != but)
+
+
+def _all_but(key: str) -> Callable[[Row], frozenset | None]:
+    """All else that a row says, where that is enough to know it by."""
+    return lambda row: contents if len(contents := _contents(row, but=key)) > 4 else None
+
+
+_IDENTITIES = (  # what a row of a CSV and one of the workbook have in common, the surest first
+    lambda row: (row.sheet, _contents(row)),
+    lambda row: _model(row) and _run(row),
+    _model,  # renumbered
+    lambda row: None if _model(row) else row.cells.get("number"),
+    _all_but("number"),
+    _all_but("model_file"),  # renamed
+)
+
+
+def _alike(row: Row, seen: Row) -> bool:
+    """Of one number, or of none, and mostly equal: one row, whose cells or model file somebody edited."""
+    number = row.cells.get("number", "")
+    if number != seen.cells.get("number", "") or (_model(row) and _model(seen)):
         return False
-    if len(models) == 1 and (number or "" not in models):
-        return True
-    # no number, or a model file on one side only: rows that mostly agree are one row with edited cells
-    shared = [h for h, text in ours.items() if text and theirs.get(h) and h != _NUMBER]
-    agree = sum(_shown(h, ours[h]) == theirs[h] for h in shared)
+    shared = [key for key, text in row.cells.items() if text and seen.cells.get(key) and key != "number"]
+    agree = sum(shown(key, row.cells[key]) == seen.cells[key] for key in shared)
     return 2 * agree >= len(shared) and bool(shared or number)
 
 
-def _join(twin: list[dict] | None, book: _Book | None, waiting: dict) -> tuple[list[dict], list[int]]:
-    """Both files as one table in the workbook's order, and the sheet rows of those that the workbook has.
+def _read_waiting(paths: Paths) -> Waiting:
+    try:
+        found = json.loads(_waiting_file(paths).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    waiting = {}
+    for model, before in found.items() if isinstance(found, dict) else ():
+        if isinstance(before, dict):
+            texts = {heading: text for heading, text in before.items() if isinstance(text, str)}
+            waiting[model] = dict(zip(name_columns(texts), texts.values(), strict=True))
+    return waiting
 
-    `waiting` tells, by model file and heading, how cells read before an update that the workbook lacks.
-    """
-    if twin is None and not (book and book.rows):
-        twin = [{COLUMNS[key]: _text(value) for key, value in row.items()} for row in SEED_ROWS]
-    left, rows, seen_rows = list(twin or []), [], book.rows if book else {}
-    for seen in seen_rows.values():
-        index = next((i for i, row in enumerate(left) if _same_run(row, seen)), None)
-        row = {} if index is None else left.pop(index)
-        before = waiting.get(_file_name(row.get(_MODEL, "")), {})
-        edited = {h for h, t in seen.items() if t and t != _shown(h, row.get(h, "")) and t != before.get(h)}
-        rows.append(row | {heading: seen[heading] for heading in edited})
-    return rows + left, list(seen_rows)
+
+def _waiting_file(paths: Paths) -> Path:
+    return paths.results / "experiments.waiting.json"
 
 
 # ---- writing them --------------------------------------------------------------------------------
 
 
-def _change(paths: Paths, edit):
-    """Run `edit(rows, waiting)` on the joined table under the lock and write what came of it."""
+def _change(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None]) -> Row | None:
+    """Run `edit` on the joined table under the lock, write what came of it and give what it gave."""
     try:
         with FileLock(paths.results / "experiments.lock", timeout=120):
             return _change_locked(paths, edit)
@@ -370,44 +348,66 @@ def _change(paths: Paths, edit):
         ) from error
 
 
-def _change_locked(paths: Paths, edit):
-    twin = _or_aside(_read_csv, paths.experiments_csv)
+def _change_locked(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None]) -> Row | None:
+    lists = {sheet: _or_aside(_read_csv, path) for sheet, path in _csv_paths(paths).items()}
     book, book_error, csv_error = None, None, None
     try:
-        book = _or_aside(_read_book, paths.experiments)
+        book = _or_aside(read_book, paths.experiments)
     except OSError as error:
-        if twin is None:
+        if lists[Sheet.RUNS] is None:
             raise  # numbering anew would clash with the rows in there
         book_error = error
-    waiting_file = paths.results / "experiments.waiting.json"
     waiting = _read_waiting(paths)
-    rows, places = _join(twin, book, waiting)
+    rows = _join(lists, book, waiting)
+    said = _renumber(rows)
     result = edit(rows, waiting)
     try:
         if waiting:
-            _replace(waiting_file, json.dumps(waiting, ensure_ascii=False, indent=1).encode())
-        _replace(paths.experiments_csv, _csv_bytes(rows))
+            write_bytes(_waiting_file(paths), json.dumps(waiting, ensure_ascii=False, indent=1).encode())
+        _write_csvs(rows, lists, paths)
     except OSError as error:
         csv_error = error
     if not book_error:
         try:
-            _write_book(book or _Book(Workbook()), rows, places, paths)
-            waiting_file.unlink(missing_ok=True)
-        except Exception as error:  # the twin has the row: nothing here may fail a finished training
+            write_book(book or Book(), rows, paths)
+            _waiting_file(paths).unlink(missing_ok=True)
+        except Exception as error:  # the CSVs have the row: nothing here may fail a finished training
             book_error = error
     if csv_error and book_error:
         raise OSError(f"{csv_error}; {book_error}")
-    files = (paths.experiments.name, paths.experiments_csv.name)
+    csvs = [path for sheet, path in _csv_paths(paths).items() if sheet is Sheet.RUNS or path.exists()]
+    files = (paths.experiments.name, " or ".join(path.name for path in csvs))
     for error, (name, other) in ((book_error, files), (csv_error, files[::-1])):
         if error:
-            print(
+            said.append(
                 f"{name} could not be written ({error}): what is new waits in {other} and goes in with the "
                 "next run; if the file is open in another program, close it."
             )
+    for sentence in said:
+        print(sentence)
     return result
 
 
-def _or_aside(read, path: Path):
+def _write_csvs(rows: list[Row], lists: dict[Sheet, list[dict] | None], paths: Paths) -> None:
+    """Bring each CSV to its sheet's rows: the one that grows first, so that no row is lost on its way."""
+    ours = {sheet: _on(sheet, rows) for sheet in Sheet}
+    files = _csv_paths(paths)
+    for sheet in sorted(Sheet, key=lambda sheet: len(lists[sheet] or ()) - len(ours[sheet])):
+        path, data = files[sheet], _csv_bytes(ours[sheet])
+        wanted = ours[sheet] or sheet is Sheet.RUNS or path.exists()
+        if wanted and not (path.exists() and path.read_bytes() == data):
+            write_bytes(path, data)
+
+
+def _csv_bytes(rows: list[Row]) -> bytes:
+    buffer = StringIO(newline="")
+    writer = csv.DictWriter(buffer, list_columns(rows), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.cells for row in rows)
+    return buffer.getvalue().encode()
+
+
+def _or_aside(read: Callable, path: Path):
     """What `read` finds; a damaged file is renamed, never deleted, and counts as missing."""
     try:
         return read(path)
@@ -416,126 +416,3 @@ def _or_aside(read, path: Path):
         path.rename(aside)
         print(f"{path.name} is damaged ({error}): it is kept as {aside.name}, and a new one is made.")
         return None
-
-
-def _read_waiting(paths: Paths) -> dict:
-    try:
-        return json.loads((paths.results / "experiments.waiting.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-
-
-def _csv_bytes(rows: list[dict]) -> bytes:
-    buffer = StringIO(newline="")
-    writer = csv.DictWriter(buffer, _headings(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue().encode()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write all of the file or none of it."""
-    path = path.resolve()  # a link stays a link
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)  # noqa: PTH105
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_book(book: _Book, rows: list[dict], places: list[int], paths: Paths) -> None:
-    """Bring the workbook's cells to `rows`, touching no other, and save it where one changed."""
-    changed = book.sheet is None
-    if book.sheet is None:
-        book.sheet = book.workbook.active if book.stamp is None else book.workbook.create_sheet()
-        _set_up(book.sheet)
-    for heading in _headings(rows):
-        if heading not in book.columns:
-            book.columns[heading] = max(book.columns.values(), default=0) + 1
-            _put_heading(book.sheet.cell(book.header, book.columns[heading]), heading)
-            changed = True
-    sheet = book.sheet
-    filled = (cell.row for line in sheet.iter_rows() for cell in line if cell.value is not None)
-    last = max([*filled, *(merged.max_row for merged in sheet.merged_cells.ranges)])
-    for row, place in zip_longest(rows, places):
-        seen, at = book.rows.get(place, {}), place or (last := last + 1)
-        if not place:
-            sheet.row_dimensions[at].height = _height(row)
-        for heading, text in row.items():
-            cell = sheet.cell(at, book.columns[heading])
-            if _shown(heading, text) != seen.get(heading, "") and not isinstance(cell, MergedCell):
-                _put(cell, _value(heading, text))
-                changed = True
-                if heading == _CURVE and text:
-                    _show_curve(cell, text, paths)
-    if not changed:
-        return
-    buffer = BytesIO()
-    book.workbook.save(buffer)
-    if _stamp(paths.experiments) != book.stamp:
-        raise PermissionError("another program saved it at this moment")
-    if book.lossy:
-        kept = free_path(paths.experiments.with_stem("experiments.kept"))
-        kept.write_bytes(paths.experiments.read_bytes())
-        print(f"experiments.xlsx has shapes or rules that would get lost: a copy is kept as {kept.name}.")
-    _replace(paths.experiments, buffer.getvalue())
-
-
-# ---- how the workbook looks ----------------------------------------------------------------------
-
-_THUMBNAIL = (220, 110)  # pixels
-_TOP = Alignment("left", "top", wrap_text=True)
-
-
-def _set_up(sheet: Worksheet) -> None:
-    sheet.title = "experiments"
-    sheet.freeze_panes = "A2"
-    sheet.row_dimensions[1].height = 64
-
-
-def _put_heading(cell: Cell, heading: str) -> None:
-    _put(cell, heading)
-    cell.font = Font("Calibri", 11, bold=True)
-    cell.fill = PatternFill("solid", "DDE6F0")
-    cell.alignment = Alignment(vertical="center", wrap_text=True)
-    cell.parent.column_dimensions[cell.column_letter].width = _WIDTHS.get(heading, 20)
-
-
-def _put(cell: Cell, value: int | float | str) -> None:
-    cell.value = None if value == "" else value
-    if isinstance(value, str) and value:
-        cell.data_type = "s"  # "=…" is what somebody wrote, not a formula
-        cell.quotePrefix = value[0] in "=+-@"  # and stays so when Excel edits the cell
-    if not cell.has_style or cell.alignment == Alignment():
-        cell.alignment = _TOP
-
-
-def _height(row: dict) -> float:
-    """Points that show the row's text, a long JSON cut short, with the thumbnail above its path."""
-    lines = [
-        sum(math.ceil(len(p) / (0.9 * _WIDTHS.get(h, 20))) for p in t.split("\n")) for h, t in row.items()
-    ]
-    return 15 * min(max(lines, default=1), 10)
-
-
-def _show_curve(cell: Cell, text: str, paths: Paths) -> None:
-    """Link the cell to the picture and put its thumbnail into the cell, where the file is there."""
-    cell.hyperlink = text.translate(str.maketrans({" ": "%20", "#": "%23", "%": "%25"}))
-    cell.font = Font("Calibri", 11, color="0563C1", underline="single")
-    try:
-        with Picture.open(paths.results / text) as picture:
-            small, png = picture.convert("RGB"), BytesIO()
-    except (OSError, ValueError):
-        return  # no picture there: the link is all there is
-    small.thumbnail(_THUMBNAIL)
-    small.save(png, "PNG")
-    image, size = Image(png), [pixels_to_EMU(pixels) for pixels in small.size]
-    gap = pixels_to_EMU(4)
-    corner = AnchorMarker(cell.column - 1, gap, cell.row - 1, gap)
-    image.anchor = OneCellAnchor(corner, XDRPositiveSize2D(*size))
-    cell.parent.add_image(image)
-    cell.alignment = Alignment("left", "bottom", wrap_text=True)
-    wanted = 0.75 * small.height + 15 * (math.ceil(len(text) / 30) + 1)
-    line = cell.parent.row_dimensions[cell.row]
-    line.height = max(line.height or 0, wanted)

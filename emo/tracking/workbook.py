@@ -1,200 +1,116 @@
-"""The experiments table: `experiments.xlsx`, for people, and `experiments.csv`, its twin for `git diff`.
+"""`experiments.xlsx`, the table that people open: what its cells hold, how it is read, written and looks."""
 
-Every change joins both files, writes the twin and then brings the workbook up to date, touching no other cell
-of it. Where the two differ the workbook's cell wins, unless it is empty: people edit there. A row of either
-file is never dropped, so to delete one, delete it from both.
-"""
-
-import csv
 import json
-import math
 import numbers
-import os
 import re
+import textwrap
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from io import BytesIO, StringIO
-from itertools import zip_longest
-from pathlib import Path, PurePosixPath
+from enum import Enum
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZipFile
 
 import pandas as pd
-from filelock import FileLock
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell.cell import Cell, MergedCell
 from openpyxl.cell.rich_text import CellRichText
 from openpyxl.drawing.image import Image
-from openpyxl.drawing.spreadsheet_drawing import AnchorMarker, OneCellAnchor
-from openpyxl.drawing.xdr import XDRPositiveSize2D
+from openpyxl.drawing.spreadsheet_drawing import AnchorMarker, TwoCellAnchor
 from openpyxl.styles import Alignment, Font, PatternFill
+from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.units import pixels_to_EMU
 from openpyxl.worksheet.formula import ArrayFormula
 from openpyxl.worksheet.worksheet import Worksheet
 from PIL import Image as Picture
 
-from emo.errors import UserError
+from emo.files import write_bytes
 from emo.paths import Paths, free_path
 
-_LAYOUT = {  # key: (heading, width in characters)
-    "number": ("№ эксперимента / No.", 15),
-    "date": ("Дата / Date", 10),
-    "base_model": ("Базовая модель / Base model", 16),
-    "extra_layers": ("Дополнительные слои / Extra layers", 60),
-    "optimizer": ("Оптимизатор / Optimizer", 46),
-    "loss": ("Loss", 27),
-    "augmentation": ("Аугментация / Augmentation", 15),
-    "epochs": ("Количество эпох / Epochs", 12),
-    "val_accuracy": ("Точность на валидации, % / Validation accuracy, %", 16),
-    "learning_curve": ("Кривая обучения / Learning curve", 36),
-    "state": ("Состояние / State", 13),
-    "test_accuracy": ("Точность на тесте, % / Test accuracy, %", 15),
-    "macro_f1": ("Макро-F1 / Macro F1", 11),
-    "image_size": ("Размер изображения / Image size", 15),
-    "batch_size": ("Размер пакета / Batch size", 12),
-    "seed": ("Начальное число / Seed", 12),
-    "seconds": ("Секунды / Seconds", 11),
-    "device": ("Устройство / Device", 16),
-    "versions": ("Версии / Versions", 24),
-    "commit": ("Коммит / Commit", 12),
-    "model_file": ("Файл модели / Model file", 36),
-    "settings": ("Настройки, JSON / Settings, JSON", 60),
-    "comment": ("Комментарий / Comment", 30),
+
+class Sheet(Enum):
+    """Where a row lies, by the name of its sheet."""
+
+    RUNS = "experiments"  # the original project's eleven and whole runs
+    ABLATIONS = "ablations"  # short runs with one thing changed at a time, those of `tools.ablate`
+
+
+class _Column(NamedTuple):
+    heading: str
+    width: float  # in characters
+    format: str = "General"
+    folded: bool = False
+
+
+_LAYOUT = {
+    "number": _Column("№ эксперимента / No.", 11, "0"),
+    "date": _Column("Дата / Date", 10, "DD.MM.YY"),
+    "base_model": _Column("Базовая модель / Base model", 11),
+    "extra_layers": _Column("Дополнительные слои / Extra layers", 37),
+    "optimizer": _Column("Оптимизатор / Optimizer", 27),
+    "loss": _Column("Loss", 24),
+    "augmentation": _Column("Аугментация / Augmentation", 11),
+    "epochs": _Column("Количество эпох / Epochs", 11, "0"),
+    "val_accuracy": _Column("Точность на валидации, % / Validation accuracy, %", 11, '0.0"%"'),
+    "learning_curve": _Column("Кривая обучения / Learning curve", 33),
+    "state": _Column("Состояние / State", 10),
+    "test_accuracy": _Column("Точность на тесте, % / Test accuracy, %", 10, '0.0"%"'),
+    "macro_f1": _Column("Макро-F1 / Macro F1", 9, "0.000"),
+    "image_size": _Column("Размер изображения / Image size", 12, "0"),
+    "batch_size": _Column("Размер пакета / Batch size", 8, "0"),
+    "seed": _Column("Начальное число / Seed", 10, "0"),
+    "seconds": _Column("Секунды / Seconds", 9, "0"),
+    "device": _Column("Устройство / Device", 12),
+    "versions": _Column("Версии / Versions", 24, folded=True),
+    "commit": _Column("Коммит / Commit", 10, folded=True),
+    "model_file": _Column("Файл модели / Model file", 32),
+    "settings": _Column("Настройки, JSON / Settings, JSON", 60, folded=True),
+    "comment": _Column("Комментарий / Comment", 28),
 }
-COLUMNS = {key: heading for key, (heading, _) in _LAYOUT.items()}
-_WIDTHS = dict(_LAYOUT.values())
-_NUMBER, _CURVE, _MODEL = (COLUMNS[key] for key in ("number", "learning_curve", "model_file"))
-_INTEGERS = {"number", "epochs", "image_size", "batch_size", "seed"}
-_NUMERIC = _INTEGERS | {"val_accuracy", "test_accuracy", "macro_f1", "seconds"}
-_TEXT_HEADINGS = {heading for key, heading in COLUMNS.items() if key not in _NUMERIC}
-
-_SEED = """
-1  19.12.20 resnet50 нет 10 34 SGD         Flatten Dense(1024)
-2  22.12.20 vgg16    нет 10 14 SGD         Flatten Dense(512)
-4  23.12.20 Xception нет 10 34 SGD         Flatten Dense(1024)
-5  24.12.20 Xception да  10 32 SGD         Flatten Dense(1024)
-6  25.12.20 Xception да  10 31 Adam(0.001) GlobalAveragePooling2D Dropout(0.2)
-7  27.12.20 Xception да  15 31 Adam(0.001) GlobalAveragePooling2D Dropout(0.2)
-8  28.12.20 Xception да  17 26 Adam(0.01)  GlobalAveragePooling2D Dropout(0.5) Dense(512) Dense(128)
-9  30.12.20 Xception да  20 34 SGD         GlobalAveragePooling2D Dropout(0.2) Dense(1024)
-10 03.01.21 resnet50 да  20 33 SGD         GlobalAveragePooling2D Dropout(0.2) Dense(1024)
-11 04.01.21 resnet50 да  40 34 SGD         GlobalAveragePooling2D Dropout(0.2) Dense(1024)
-12 05.01.21 resnet50 да  20 44 SGD         GlobalAveragePooling2D
-"""
-_SHORT = {  # what the seed's table says at length
-    "Flatten": "Flatten()",
-    "GlobalAveragePooling2D": "GlobalAveragePooling2D()",
-    "SGD": "SGD(learning_rate=0.01, momentum=0.9)",
-    "Adam(0.001)": "Adam(learning_rate=0.001)",
-    "Adam(0.01)": "Adam(learning_rate=0.01)",
-    "да": "да / yes",
-    "нет": "нет / no",
-}
+COLUMNS = {key: column.heading for key, column in _LAYOUT.items()}
+_KEYS = {heading: key for key, heading in COLUMNS.items()}
+INTEGERS = {"number", "epochs", "image_size", "batch_size", "seed"}
+PERCENT = {"val_accuracy", "test_accuracy"}
+NUMERIC = INTEGERS | PERCENT | {"macro_f1", "seconds"}
 
 
-def _seed_row(line: str) -> dict:
-    number, day, base, augmented, epochs, accuracy, optimizer, *layers = line.split()
-    layers = [
-        _SHORT.get(each, re.sub(r"Dense\((\d+)\)", r"Dense(\1, activation='relu')", each)) for each in layers
-    ]
-    layers.append("Dense(p_num_classes, activation='softmax')")
-    unfrozen = "Разморожены слои из блока «conv5» базовой модели\n" if number == "12" else ""
-    return {
-        "number": int(number),
-        "date": day,
-        "base_model": base,
-        "extra_layers": unfrozen + ",\n".join(f"tf.keras.layers.{each}" for each in layers),
-        "optimizer": f"tf.keras.optimizers.{_SHORT[optimizer]}",
-        "loss": "categorical_crossentropy",
-        "augmentation": _SHORT[augmented],
-        "epochs": int(epochs),
-        "val_accuracy": int(accuracy),
-    }
+@dataclass(eq=False)
+class Row:
+    """An experiment: the texts of its cells by key, those of the user's own columns by heading."""
+
+    cells: dict[str, str]
+    sheet: Sheet
+    place: tuple[Sheet, int] | None = None  # sheet and line where the workbook has it
 
 
-SEED_ROWS = tuple(_seed_row(line) for line in _SEED.strip().splitlines())
-SEED_ROWS[-1]["learning_curve"] = "model/emo_classificator_best_210105121553_resnet50_e20_aug1_acc44.png"
+def name_columns(headings: Iterable[str]) -> list[str]:
+    """The keys of headings that are `COLUMNS`' or its keys themselves; the user's own stay as they are."""
+    names = [" ".join(heading.split()) for heading in headings]
+    ours = {_KEYS[name] for name in names if name in _KEYS}
+    return [_KEYS.get(name, f"({name})" if name in ours else name) for name in names]
 
 
-def create_table(paths: Paths) -> None:
-    """Make the table with the seed's rows; where it stands already, bring its two files into line."""
-    _change(paths, lambda rows, waiting: None)
+def list_columns(rows: Iterable[Row]) -> list[str]:
+    """Ours, then those that the user added."""
+    return list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row.cells)]))
 
 
-def log_run(row: dict, paths: Paths) -> int:
-    """Append a run, given by `COLUMNS`' keys, and return its number: the highest so far plus one.
-
-    Accuracies are percentages, booleans read "да / yes" and "нет / no", containers become JSON; a `number` in
-    `row` is not used. UserError: an unknown key, or neither file can be written.
-    """
-    texts = _cells(row, paths)
-
-    def append(rows: list[dict], _waiting: dict) -> int:
-        taken = (_value(_NUMBER, each.get(_NUMBER, "")) for each in rows)
-        number = max((n for n in taken if isinstance(n, int)), default=0) + 1
-        rows.append(texts | {_NUMBER: str(number)})
-        return number
-
-    return _change(paths, append)
-
-
-def update_run(model_file: str | Path, values: dict, paths: Paths) -> int | str | None:
-    """Write cells of the newest row with that model file, whatever its folder, and return its number.
-
-    None: no row has it. UserError: an unknown key, one that tells rows apart (`number`, `model_file`), or
-    neither file can be written.
-    """
-    if fixed := {"number", "model_file"} & set(values):
-        raise UserError(
-            f"{' and '.join(sorted(fixed))} tell the table's rows apart: leave them out of `values`."
-        )
-    texts, name = _cells(values, paths), _file_name(model_file)
-
-    def update(rows: list[dict], waiting: dict) -> int | str | None:
-        row = next(
-            (each for each in reversed(rows) if name and _file_name(each.get(_MODEL, "")) == name), None
-        )
-        if row is None:
-            return None
-        for heading, text in texts.items():
-            waiting.setdefault(name, {}).setdefault(heading, _shown(heading, row.get(heading, "")))
-            row[heading] = text
-        return _value(_NUMBER, row.get(_NUMBER, ""))
-
-    return _change(paths, update)
-
-
-def read_table(paths: Paths) -> pd.DataFrame:
-    """The table, one row an experiment, keys as columns and then the user's own; writes nothing.
-
-    Whole numbers are Int64, other numbers float64, text is str with "" for an empty cell; so is a numeric
-    column in which somebody wrote words.
-    """
-    found = []
-    for read, path in ((_read_csv, paths.experiments_csv), (_read_book, paths.experiments)):
-        try:
-            found.append(read(path))
-        except (OSError, ValueError):
-            found.append(None)  # the other file serves; `log_run` speaks about this one and mends it
-    rows, _ = _join(*found, _read_waiting(paths))
-    keys = {heading: key for key, heading in COLUMNS.items()}
-    frame = pd.DataFrame(rows, columns=_headings(rows), dtype=object).fillna("").rename(columns=keys)
-    for key in _NUMERIC:
-        with suppress(ValueError, TypeError):
-            frame[key] = pd.to_numeric(frame[key]).astype("Int64" if key in _INTEGERS else "float64")
-    return frame
-
-
-# ---- cells: everything passes through the twin's text --------------------------------------------
+# ---- cells: everything passes through the CSV's text ----------------------------------------------
 
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?(e[+-]?\d\d?)?", re.IGNORECASE)
+_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?(e[+-]?\d\d?)?", re.IGNORECASE | re.ASCII)
+_ANY_NUMBER = re.compile(r"[+-]?(\d{1,1000}(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_WHOLE_NUMBER = re.compile(r"([+-]?\d+)(\.0*)?", re.ASCII)
+_DATE = "%d.%m.%y"  # as the original project writes its dates
 _CELL_LIMIT = 32_767  # UTF-16 units; Excel calls a workbook with a longer cell broken
 
 
-def _text(value) -> str:
-    """A value as the twin spells it; None and NaN are empty."""
+def text_of(value) -> str:
+    """A value as the CSV spells it; None and NaN are empty."""
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if pd.api.types.is_bool(value):
@@ -203,9 +119,9 @@ def _text(value) -> str:
         return str(int(value))
     if isinstance(value, numbers.Real):
         return f"{float(str(value)):.12g}"  # through str, a float32 54.3 stays 54.3
-    if isinstance(value, date):  # as the seed writes its dates
+    if isinstance(value, date):
         timed = isinstance(value, datetime) and value.time() != datetime.min.time()
-        return value.strftime("%d.%m.%y %H:%M:%S" if timed else "%d.%m.%y")
+        return value.strftime(f"{_DATE} %H:%M:%S" if timed else _DATE)
     if isinstance(value, ArrayFormula):
         value = value.text
     if isinstance(value, dict | list | tuple) and not isinstance(value, CellRichText):
@@ -213,9 +129,41 @@ def _text(value) -> str:
     return _NOT_XML.sub("", re.sub("\r\n?", "\n", str(value)))
 
 
-def _value(heading: str, text: str) -> int | float | str:
-    """The twin's text as the workbook stores it: a number in a column of numbers, else text that fits."""
-    if heading not in _TEXT_HEADINGS and _PLAIN_NUMBER.fullmatch(text):
+def tidy(key: str, text: str, decimal_comma: bool = False) -> str:
+    """What another program made of a cell, as the table spells it.
+
+    Numbers: 13.0 is 13 in a column of whole ones, 54.3% is 54.3 and, with `decimal_comma`, so is 54,3.
+    Dates: 19.12.2020 is 19.12.20.
+    """
+    if key == "date":
+        return re.sub(r"^(\d\d\.\d\d\.)20(\d\d)$", r"\1\2", text)
+    if key not in NUMERIC:
+        return text
+    plain = text.strip()
+    if key in PERCENT:
+        plain = plain.removesuffix("%").rstrip()
+    if decimal_comma:
+        plain = plain.replace(",", ".")
+    if not _ANY_NUMBER.fullmatch(plain):
+        return text
+    if key in INTEGERS and (whole := _WHOLE_NUMBER.fullmatch(plain)):
+        return str(int(whole[1]))
+    value = float(plain)
+    if abs(value) >= 1e15:  # more digits than a float or Excel keeps
+        return plain
+    if key in INTEGERS and value.is_integer():
+        return str(int(value))
+    return plain if _PLAIN_NUMBER.fullmatch(plain) else text_of(value)
+
+
+def value_of(key: str, text: str) -> int | float | datetime | str:
+    """The CSV's text as the workbook stores it: a number or a date in their columns, else text that fits."""
+    if key == "date":
+        with suppress(ValueError):
+            day = datetime.strptime(text, _DATE)
+            if day.strftime(_DATE) == text:
+                return day
+    if (key in NUMERIC or key not in COLUMNS) and _PLAIN_NUMBER.fullmatch(text):
         return int(text) if text.lstrip("-").isdigit() else float(text)
     units = text.encode("utf-16-le")
     if len(units) <= 2 * _CELL_LIMIT:
@@ -223,74 +171,35 @@ def _value(heading: str, text: str) -> int | float | str:
     return units[: 2 * (_CELL_LIMIT - 1)].decode("utf-16-le", "ignore") + "…"
 
 
-def _shown(heading: str, text: str) -> str:
-    """The twin's text as it reads back from the workbook."""
-    return _text(_value(heading, text))
+def shown(key: str, text: str) -> str:
+    """The CSV's text as it reads back from the workbook."""
+    return text_of(value_of(key, text))
 
 
-def _cells(row: dict, paths: Paths) -> dict[str, str]:
-    if unknown := [repr(key) for key in row if key not in COLUMNS]:
-        raise UserError(
-            f"The experiments table has no column {', '.join(unknown)}: use {', '.join(COLUMNS)}."
-        )
-    texts = {COLUMNS[key]: _text(value) for key, value in row.items()}
-    for heading in {_CURVE, _MODEL} & set(texts):  # relative: the folder moves between Drive and disk
-        texts[heading] = texts[heading].replace("\\", "/").removeprefix(f"{paths.results.as_posix()}/")
-    return texts
-
-
-def _file_name(path: str | Path) -> str:
-    return PurePosixPath(str(path).replace("\\", "/")).name
-
-
-def _headings(rows: list[dict]) -> list[str]:
-    """Ours, then the columns that the user added."""
-    return list(dict.fromkeys([*COLUMNS.values(), *(heading for row in rows for heading in row)]))
-
-
-# ---- reading and joining the two files -----------------------------------------------------------
+# ---- reading it ----------------------------------------------------------------------------------
 
 
 @dataclass
-class _Book:
-    """The workbook as it was read: the texts of its table by sheet row, and where the headings stand."""
+class _Table:
+    """Where a table stands on its sheet."""
 
-    workbook: Workbook
+    sheet: Worksheet
+    header: int
+    columns: dict[str, int]  # by key
+
+
+@dataclass
+class Book:
+    """The workbook as it was read."""
+
+    workbook: Workbook = field(default_factory=Workbook)
     stamp: tuple | None = None
     lossy: bool = False  # it holds what openpyxl cannot write back
-    sheet: Worksheet | None = None
-    header: int = 1
-    columns: dict[str, int] = field(default_factory=dict)
-    rows: dict[int, dict[str, str]] = field(default_factory=dict)
+    tables: dict[Sheet, _Table] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
 
 
-def _stamp(path: Path) -> tuple | None:
-    return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
-
-
-def _read_csv(path: Path) -> list[dict] | None:
-    """The twin's rows by heading; None where it is missing. ValueError: damaged."""
-    if not path.exists():
-        return None
-    text = path.read_bytes().decode("utf-8-sig")
-    try:
-        head, *lines = csv.reader(StringIO(text, newline=""), strict=True)
-        head = [" ".join(heading.split()) for heading in head]
-    except csv.Error as error:
-        raise ValueError(str(error)) from error
-    named = [heading for heading in head if heading]
-    stray = any(
-        any(line[len(head) :]) or any(c for h, c in zip(head, line, strict=False) if not h) for line in lines
-    )
-    if _NUMBER not in named or len(set(named)) < len(named) or stray:
-        raise ValueError("its cells do not fit its headings")
-    if re.search("^(<{7}|={7}|>{7})", text, re.MULTILINE):
-        raise ValueError("an unresolved git conflict")
-    rows = [{h: _text(cell) for h, cell in zip_longest(head, line, fillvalue="") if h} for line in lines]
-    return [row for row in rows if any(row.values())]
-
-
-def _read_book(path: Path) -> _Book | None:
+def read_book(path: Path) -> Book | None:
     """The workbook; None where it is missing. ValueError: damaged. OSError: locked."""
     stamp = _stamp(path)
     if stamp is None:
@@ -302,173 +211,75 @@ def _read_book(path: Path) -> _Book | None:
             drawings = b"".join(
                 parts.read(n) for n in parts.namelist() if n.startswith("xl/drawings/drawing")
             )
-            book = _Book(load_workbook(data, rich_text=True), stamp)
+            book = Book(load_workbook(data, rich_text=True), stamp)
     except Exception as error:  # openpyxl raises whatever its parsing trips over
         raise ValueError(f"not a readable workbook, {error}") from error
     losses = any(re.search("lost|removed|dropped", str(warning.message)) for warning in caught)
     book.lossy = losses or bool(re.search(rb"<(xdr:)?(sp|grpSp|cxnSp)[ >]", drawings))
-    for sheet in book.workbook.worksheets:
-        for line in sheet.iter_rows(max_row=20):  # a title may stand above the headings
-            columns = {" ".join(_text(cell.value).split()): cell.column for cell in reversed(line)}
-            if _NUMBER in columns:
-                columns.pop("", None)
-                book.sheet, book.header = sheet, line[0].row
-                book.columns = dict(reversed(columns.items()))
-                break
-        if book.sheet:
-            break
-    for line in book.sheet.iter_rows(min_row=book.header + 1) if book.sheet else ():
-        texts = {heading: _text(line[column - 1].value) for heading, column in book.columns.items()}
-        if any(texts.values()):
-            book.rows[line[0].row] = texts
+    for worksheet in book.workbook.worksheets:
+        # the number that a second sheet of the same name gets, too
+        second = re.fullmatch(rf"{Sheet.ABLATIONS.value}\d*", worksheet.title.strip().casefold())
+        sheet = Sheet.ABLATIONS if second else Sheet.RUNS
+        if sheet not in book.tables and (table := _find_table(worksheet)):
+            book.tables[sheet] = table
+    for sheet in Sheet:
+        if sheet in book.tables:
+            book.rows += _read_rows(sheet, book.tables[sheet])
     return book
 
 
-def _same_run(ours: dict, theirs: dict) -> bool:
-    """Whether a row of the twin and one of the workbook are the same experiment."""
-    number = ours.get(_NUMBER, "")
-    models = {_file_name(row.get(_MODEL, "")) for row in (ours, theirs)}
-    if number != theirs.get(_NUMBER, "") or (len(models) == 2 and "" not in models):
-        return False
-    if len(models) == 1 and (number or "" not in models):
-        return True
-    # no number, or a model file on one side only: rows that mostly agree are one row with edited cells
-    shared = [h for h, text in ours.items() if text and theirs.get(h) and h != _NUMBER]
-    agree = sum(_shown(h, ours[h]) == theirs[h] for h in shared)
-    return 2 * agree >= len(shared) and bool(shared or number)
+def _stamp(path: Path) -> tuple | None:
+    return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
 
 
-def _join(twin: list[dict] | None, book: _Book | None, waiting: dict) -> tuple[list[dict], list[int]]:
-    """Both files as one table in the workbook's order, and the sheet rows of those that the workbook has.
-
-    `waiting` tells, by model file and heading, how cells read before an update that the workbook lacks.
-    """
-    if twin is None and not (book and book.rows):
-        twin = [{COLUMNS[key]: _text(value) for key, value in row.items()} for row in SEED_ROWS]
-    left, rows, seen_rows = list(twin or []), [], book.rows if book else {}
-    for seen in seen_rows.values():
-        index = next((i for i, row in enumerate(left) if _same_run(row, seen)), None)
-        row = {} if index is None else left.pop(index)
-        before = waiting.get(_file_name(row.get(_MODEL, "")), {})
-        edited = {h for h, t in seen.items() if t and t != _shown(h, row.get(h, "")) and t != before.get(h)}
-        rows.append(row | {heading: seen[heading] for heading in edited})
-    return rows + left, list(seen_rows)
+def _find_table(sheet: Worksheet) -> _Table | None:
+    for line in sheet.iter_rows(max_row=20):  # a title may stand above the headings
+        headings = [" ".join(text_of(cell.value).split()) for cell in line]
+        keys = name_columns(headings)
+        if COLUMNS["number"] in headings or {"number", "base_model"} <= set(keys):
+            columns = {}
+            for key, cell in zip(keys, line, strict=True):
+                if key:
+                    columns.setdefault(key, cell.column)
+            return _Table(sheet, line[0].row, columns)
+    return None
 
 
-# ---- writing them --------------------------------------------------------------------------------
+def _read_rows(sheet: Sheet, table: _Table) -> list[Row]:
+    rows = []
+    for line in table.sheet.iter_rows(min_row=table.header + 1):
+        cells = {key: _cell_text(key, line[column - 1]) for key, column in table.columns.items()}
+        if any(cells.values()):
+            rows.append(Row(cells, sheet, (sheet, line[0].row)))
+    return rows
 
 
-def _change(paths: Paths, edit):
-    """Run `edit(rows, waiting)` on the joined table under the lock and write what came of it."""
-    try:
-        with FileLock(paths.results / "experiments.lock", timeout=120):
-            return _change_locked(paths, edit)
-    except OSError as error:
-        raise UserError(
-            f"Nothing was logged, as the experiments table in {paths.results} cannot be written ({error}): "
-            "close it wherever it is open and run this again."
-        ) from error
+def _cell_text(key: str, cell: Cell) -> str:
+    value = cell.value
+    if key in PERCENT and isinstance(value, int | float) and _is_percent(cell.number_format):
+        value *= 100  # somebody typed 54.3%, which Excel keeps as 0.543
+    return tidy(key, text_of(value))
 
 
-def _change_locked(paths: Paths, edit):
-    twin = _or_aside(_read_csv, paths.experiments_csv)
-    book, book_error, csv_error = None, None, None
-    try:
-        book = _or_aside(_read_book, paths.experiments)
-    except OSError as error:
-        if twin is None:
-            raise  # numbering anew would clash with the rows in there
-        book_error = error
-    waiting_file = paths.results / "experiments.waiting.json"
-    waiting = _read_waiting(paths)
-    rows, places = _join(twin, book, waiting)
-    result = edit(rows, waiting)
-    try:
-        if waiting:
-            _replace(waiting_file, json.dumps(waiting, ensure_ascii=False, indent=1).encode())
-        _replace(paths.experiments_csv, _csv_bytes(rows))
-    except OSError as error:
-        csv_error = error
-    if not book_error:
-        try:
-            _write_book(book or _Book(Workbook()), rows, places, paths)
-            waiting_file.unlink(missing_ok=True)
-        except Exception as error:  # the twin has the row: nothing here may fail a finished training
-            book_error = error
-    if csv_error and book_error:
-        raise OSError(f"{csv_error}; {book_error}")
-    files = (paths.experiments.name, paths.experiments_csv.name)
-    for error, (name, other) in ((book_error, files), (csv_error, files[::-1])):
-        if error:
-            print(
-                f"{name} could not be written ({error}): what is new waits in {other} and goes in with the "
-                "next run; if the file is open in another program, close it."
-            )
-    return result
+def _is_percent(number_format: str) -> bool:
+    return "%" in re.sub(r'"[^"]*"|\\.', "", number_format)  # a quoted % is but a letter
 
 
-def _or_aside(read, path: Path):
-    """What `read` finds; a damaged file is renamed, never deleted, and counts as missing."""
-    try:
-        return read(path)
-    except ValueError as error:
-        aside = free_path(path.with_stem(f"{path.stem}.damaged"))
-        path.rename(aside)
-        print(f"{path.name} is damaged ({error}): it is kept as {aside.name}, and a new one is made.")
-        return None
+# ---- writing it ----------------------------------------------------------------------------------
 
 
-def _read_waiting(paths: Paths) -> dict:
-    try:
-        return json.loads((paths.results / "experiments.waiting.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-
-
-def _csv_bytes(rows: list[dict]) -> bytes:
-    buffer = StringIO(newline="")
-    writer = csv.DictWriter(buffer, _headings(rows), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue().encode()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write all of the file or none of it."""
-    path = path.resolve()  # a link stays a link
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)  # noqa: PTH105
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_book(book: _Book, rows: list[dict], places: list[int], paths: Paths) -> None:
+def write_book(book: Book, rows: list[Row], paths: Paths) -> None:
     """Bring the workbook's cells to `rows`, touching no other, and save it where one changed."""
-    changed = book.sheet is None
-    if book.sheet is None:
-        book.sheet = book.workbook.active if book.stamp is None else book.workbook.create_sheet()
-        _set_up(book.sheet)
-    for heading in _headings(rows):
-        if heading not in book.columns:
-            book.columns[heading] = max(book.columns.values(), default=0) + 1
-            _put_heading(book.sheet.cell(book.header, book.columns[heading]), heading)
-            changed = True
-    sheet = book.sheet
-    filled = (cell.row for line in sheet.iter_rows() for cell in line if cell.value is not None)
-    last = max([*filled, *(merged.max_row for merged in sheet.merged_cells.ranges)])
-    for row, place in zip_longest(rows, places):
-        seen, at = book.rows.get(place, {}), place or (last := last + 1)
-        if not place:
-            sheet.row_dimensions[at].height = _height(row)
-        for heading, text in row.items():
-            cell = sheet.cell(at, book.columns[heading])
-            if _shown(heading, text) != seen.get(heading, "") and not isinstance(cell, MergedCell):
-                _put(cell, _value(heading, text))
-                changed = True
-                if heading == _CURVE and text:
-                    _show_curve(cell, text, paths)
+    changed = False
+    seen = {row.place: row.cells for row in book.rows}
+    for row in rows:
+        if row.place and row.place[0] is not row.sheet:
+            _clear(book.tables[row.place[0]], row.place[1])
+            row.place, changed = None, True
+    for sheet in Sheet:
+        ours = [row for row in rows if row.sheet is sheet]
+        if ours or sheet is Sheet.RUNS:
+            changed |= _write_sheet(book, sheet, ours, seen, paths)
     if not changed:
         return
     buffer = BytesIO()
@@ -479,63 +290,174 @@ def _write_book(book: _Book, rows: list[dict], places: list[int], paths: Paths) 
         kept = free_path(paths.experiments.with_stem("experiments.kept"))
         kept.write_bytes(paths.experiments.read_bytes())
         print(f"experiments.xlsx has shapes or rules that would get lost: a copy is kept as {kept.name}.")
-    _replace(paths.experiments, buffer.getvalue())
+    write_bytes(paths.experiments, buffer.getvalue())
 
 
-# ---- how the workbook looks ----------------------------------------------------------------------
+def _write_sheet(book: Book, sheet: Sheet, rows: list[Row], seen: dict, paths: Paths) -> bool:
+    """Bring one sheet to its rows; whether a cell changed."""
+    changed = new = sheet not in book.tables
+    if new:
+        first = book.stamp is None and not book.tables
+        worksheet = book.workbook.active if first else book.workbook.create_sheet()
+        _set_up(worksheet, sheet)
+        book.tables[sheet] = _Table(worksheet, 1, {})
+    table = book.tables[sheet]
+    worksheet, columns = table.sheet, table.columns
+    for key in list_columns(rows):
+        if key not in columns:
+            columns[key] = max(columns.values(), default=0) + 1
+            _put_heading(worksheet.cell(table.header, columns[key]), key)
+            changed = True
+    if new and not any(row.cells.get("learning_curve") for row in rows):
+        worksheet.column_dimensions[get_column_letter(columns["learning_curve"])].width = _NARROW
+    last = _last_line(worksheet)
+    for row in rows:
+        before, at = seen.get(row.place, {}), row.place[1] if row.place else (last := last + 1)
+        if not row.place:
+            line = worksheet.row_dimensions[at]
+            line.height, line.hidden = _height(row, table), False
+        for key, text in row.cells.items():
+            cell = worksheet.cell(at, columns[key])
+            if shown(key, text) != before.get(key, "") and not isinstance(cell, MergedCell):
+                _put(cell, key, value_of(key, text))
+                changed = True
+                if key == "learning_curve" and text:
+                    _show_curve(cell, text, paths)
+    _stretch_filter(table, last, new)
+    return changed
+
+
+def _last_line(sheet: Worksheet) -> int:
+    filled = (cell.row for line in sheet.iter_rows() for cell in line if cell.value is not None)
+    return max([*filled, *(merged.max_row for merged in sheet.merged_cells.ranges)])
+
+
+def _clear(table: _Table, line: int) -> None:
+    """Take a row off its sheet; nothing below it shifts, as the user's formulas may point there."""
+    sheet = table.sheet
+    for column in table.columns.values():
+        cell = sheet.cell(line, column)
+        if not isinstance(cell, MergedCell):
+            cell.value = cell.hyperlink = None
+    curve = (line - 1, table.columns.get("learning_curve", 0) - 1)
+    corners = [getattr(image.anchor, "_from", None) for image in sheet._images]
+    sheet._images = [
+        image
+        for image, corner in zip(sheet._images, corners, strict=True)
+        if corner is None or (corner.row, corner.col) != curve
+    ]
+    if line > _last_line(sheet):
+        sheet.delete_rows(line)
+        sheet.row_dimensions.pop(line, None)
+    elif all(cell.value is None for cell in sheet[line]):
+        sheet.row_dimensions[line].hidden = True
+
+
+# ---- how the workbook looks: all of it where a sheet is new, only cells where it is the user's ------
 
 _THUMBNAIL = (220, 110)  # pixels
-_TOP = Alignment("left", "top", wrap_text=True)
+_GAP = 4  # pixels around it
+_NARROW = 12  # characters of a column of pictures that has none
+_LINE = 15  # points of height
+_LINK = "0563C1"
+_A4 = 9
 
 
-def _set_up(sheet: Worksheet) -> None:
-    sheet.title = "experiments"
-    sheet.freeze_panes = "A2"
+def _set_up(sheet: Worksheet, name: Sheet) -> None:
+    sheet.title = name.value
+    sheet.freeze_panes = "B2"
     sheet.row_dimensions[1].height = 64
+    sheet.page_setup.orientation = "landscape"
+    sheet.page_setup.paperSize = _A4
+    sheet.page_setup.fitToHeight = 0  # as many pages as it takes, each as wide as the table
+    sheet.sheet_properties.pageSetUpPr.fitToPage = True
+    sheet.page_margins.left = sheet.page_margins.right = 0.3  # inches
+    sheet.page_margins.top = sheet.page_margins.bottom = 0.5
+    sheet.page_margins.footer = 0.2
+    sheet.print_title_rows = "1:1"
+    sheet.print_options.gridLines = True
+    sheet.oddFooter.center.text = "&A · &P / &N"
 
 
-def _put_heading(cell: Cell, heading: str) -> None:
-    _put(cell, heading)
-    cell.font = Font("Calibri", 11, bold=True)
+def _put_heading(cell: Cell, key: str) -> None:
+    column = _LAYOUT.get(key, _Column(key, 20))
+    cell.value, cell.data_type = column.heading, "s"
+    cell.font = Font("Calibri", 9, bold=True)
     cell.fill = PatternFill("solid", "DDE6F0")
-    cell.alignment = Alignment(vertical="center", wrap_text=True)
-    cell.parent.column_dimensions[cell.column_letter].width = _WIDTHS.get(heading, 20)
+    cell.alignment = Alignment("center", "center", wrap_text=True)
+    look = cell.parent.column_dimensions[cell.column_letter]
+    look.width = column.width
+    if column.folded:
+        look.outlineLevel, look.hidden = 1, True
 
 
-def _put(cell: Cell, value: int | float | str) -> None:
+def _put(cell: Cell, key: str, value: int | float | datetime | str) -> None:
+    before = cell.number_format
     cell.value = None if value == "" else value
     if isinstance(value, str) and value:
         cell.data_type = "s"  # "=…" is what somebody wrote, not a formula
         cell.quotePrefix = value[0] in "=+-@"  # and stays so when Excel edits the cell
+    elif key in COLUMNS and (before == "General" or (key in PERCENT and _is_percent(before))):
+        cell.number_format = _LAYOUT[key].format
     if not cell.has_style or cell.alignment == Alignment():
-        cell.alignment = _TOP
+        across = "center" if key in NUMERIC or key in ("date", "augmentation", "state") else "left"
+        one_line = key == "settings"  # "fill" ends it at its own cell's edge
+        cell.alignment = Alignment("fill" if one_line else across, "top", wrap_text=not one_line)
 
 
-def _height(row: dict) -> float:
-    """Points that show the row's text, a long JSON cut short, with the thumbnail above its path."""
-    lines = [
-        sum(math.ceil(len(p) / (0.9 * _WIDTHS.get(h, 20))) for p in t.split("\n")) for h, t in row.items()
-    ]
-    return 15 * min(max(lines, default=1), 10)
+def _width(sheet: Worksheet, column: int) -> float:
+    """In characters, the user's width where the user has changed it."""
+    for look in sheet.column_dimensions.values():
+        look.reindex()  # a new one does not know its column yet; Excel's may span several
+        if look.min <= column <= look.max:
+            return look.width
+    return sheet.sheet_format.defaultColWidth or 8.43
+
+
+def _height(row: Row, table: _Table) -> float:
+    """Points that show the row's text."""
+    lines = [1]
+    for key, text in row.cells.items():
+        if key not in ("settings", "learning_curve"):
+            width = max(1, int(1.15 * _width(table.sheet, table.columns[key])))  # letters of mixed width
+            lines.append(sum(len(textwrap.wrap(part, width) or " ") for part in text.split("\n")))
+    return _LINE * min(max(lines), 10)
 
 
 def _show_curve(cell: Cell, text: str, paths: Paths) -> None:
     """Link the cell to the picture and put its thumbnail into the cell, where the file is there."""
     cell.hyperlink = text.translate(str.maketrans({" ": "%20", "#": "%23", "%": "%25"}))
-    cell.font = Font("Calibri", 11, color="0563C1", underline="single")
+    cell.font = Font("Calibri", 9, color=_LINK, underline="single")
     try:
         with Picture.open(paths.results / text) as picture:
             small, png = picture.convert("RGB"), BytesIO()
-    except (OSError, ValueError):
+    except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
         return  # no picture there: the link is all there is
-    small.thumbnail(_THUMBNAIL)
+    width = _width(cell.parent, cell.column)
+    small.thumbnail((min(_THUMBNAIL[0], max(1, int(7 * width) - 2 * _GAP)), _THUMBNAIL[1]))
     small.save(png, "PNG")
-    image, size = Image(png), [pixels_to_EMU(pixels) for pixels in small.size]
-    gap = pixels_to_EMU(4)
-    corner = AnchorMarker(cell.column - 1, gap, cell.row - 1, gap)
-    image.anchor = OneCellAnchor(corner, XDRPositiveSize2D(*size))
+    image, (across, down) = Image(png), small.size
+    # both corners in the cell: there it is hidden by a filter, and moved by a sort, with its row
+    corners = [
+        AnchorMarker(cell.column - 1, pixels_to_EMU(x), cell.row - 1, pixels_to_EMU(y))
+        for x, y in ((_GAP, _GAP), (_GAP + across, _GAP + down))
+    ]
+    image.anchor = TwoCellAnchor("twoCell", *corners)
     cell.parent.add_image(image)
-    cell.alignment = Alignment("left", "bottom", wrap_text=True)
-    wanted = 0.75 * small.height + 15 * (math.ceil(len(text) / 30) + 1)
+    cell.alignment = Alignment("fill", "bottom")
     line = cell.parent.row_dimensions[cell.row]
+    wanted = 0.75 * (down + 2 * _GAP) + _LINE  # the path below it
     line.height = max(line.height or 0, wanted)
+
+
+def _stretch_filter(table: _Table, last: int, new: bool) -> None:
+    """Filter buttons over the whole table: on a new sheet, and where some stand over its headings already."""
+    buttons, left, right = table.sheet.auto_filter, 1, 1
+    if buttons.ref:
+        left, top, right, _ = range_boundaries(buttons.ref)
+        if top != table.header:
+            return  # the user's own, of something else on that sheet
+    elif not new:
+        return
+    right = max(right, *table.columns.values())
+    buttons.ref = f"{get_column_letter(left)}{table.header}:{get_column_letter(right)}{last}"

@@ -14,7 +14,7 @@ from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.paths import PROJECT_ROOT, get_paths
-from emo.tracking.table import log_run, read_table
+from emo.tracking.table import Sheet, log_run, read_table
 from tests.fixtures import write_photos
 from tools.ablate import Ablation, ablate, choose, list_variants, plot, report, run_missing, summarize
 
@@ -66,6 +66,7 @@ def test_killed_and_started_again_it_runs_only_what_is_missing(tmp_path):
         assert read_table(paths)["number"].max() == 14
     assert [Experiment.from_json(text).augment for text in table["settings"]] == [True, False]
     assert [variant.label for variant in summary["variant"]] == ["base", "no augmentation"]
+    assert list(read_table(paths, Sheet.ABLATIONS)["number"]) == [13, 14]
     assert figure.exists()
     assert paths.split.stat().st_mtime_ns == split  # a second process may be reading it
 
@@ -130,6 +131,22 @@ def test_what_one_seed_makes_clear_is_not_run_again(logged, monkeypatch):
     known = [each for each in list_variants("imagenet") if each.label in ACCURACIES]
     run_missing(known, (42, 43, 44), {"finetune": logged})
     assert [(each.mix, each.seed) for each in trained] == [("mixup", 43), ("mixup", 44)]
+
+
+def test_rows_that_lie_among_the_whole_runs_are_filed(paths, monkeypatch):
+    """Those of a run that was killed before its row moved, and those of tables that had one sheet."""
+    base, other, *_ = list_variants("imagenet")
+    whole = Experiment(**vars(base.experiment) | {"seed": 7})
+    for name, experiment in {"whole": whole, "base": base.experiment, "other": other.experiment}.items():
+        row = {"state": "finished", "val_accuracy": 40, "settings": experiment.to_json()}
+        log_run(row | {"model_file": f"{name}.h5"}, paths)
+    monkeypatch.setattr(tools.ablate, "train", None)  # there is nothing to train
+    for _ in range(2):
+        run_missing([base, other], (base.experiment.seed,), {base.recipe: paths})
+        filed = read_table(paths, Sheet.ABLATIONS)
+        assert list(filed["number"]) == [14, 15]
+        assert list(filed["comment"]) == [f"ablation: {each.name}" for each in (base, other)]
+        assert read_table(paths, Sheet.RUNS)["model_file"].iloc[-1] == "whole.h5"
 
 
 def test_a_name_brings_its_base_along_and_a_wrong_one_is_told(tmp_path):

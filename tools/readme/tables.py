@@ -13,7 +13,7 @@ from emo.evaluation.intervals import wilson
 from emo.experiments import EXPERIMENTS, Experiment
 from emo.paths import PROJECT_ROOT, get_paths
 from emo.plots.style import TRAIN, VAL
-from emo.tracking.table import read_table
+from emo.tracking.table import Sheet, read_table
 from tools import ablate
 from tools.readme.markdown import markdown
 
@@ -31,7 +31,7 @@ YES_NO = {"en": ("yes", "no"), "ru": ("да", "нет")}
 
 
 def short(text: str, language: str) -> str:
-    """The seed's long spelling of layers and optimizers, shortened to what tells them apart."""
+    """The original rows' long spelling of layers and optimizers, shortened to what tells them apart."""
     text = re.sub(r"tf\.keras\.(layers|optimizers)\.", "", text.replace("\n", " "))
     text = re.sub(r"(Dense\(\d+), activation='relu'\)", r"\1)", text)
     unfrozen = {"en": "unfrozen:", "ru": "разморожен"}[language]
@@ -42,7 +42,7 @@ def short(text: str, language: str) -> str:
 
 
 def table(language: str) -> str:
-    """The seed's eleven experiments as Markdown, in "en" or "ru"."""
+    """The original project's eleven experiments as Markdown, in "en" or "ru"."""
     rows = [
         (
             row.number,
@@ -54,7 +54,7 @@ def table(language: str) -> str:
             row.epochs,
             f"{row.val_accuracy:g}",
         )
-        for row in read_table(get_paths(PROJECT_ROOT)).itertuples()
+        for row in read_table(get_paths(PROJECT_ROOT), Sheet.RUNS).itertuples()
         if not row.settings
     ]
     return markdown(HEADINGS[language].split("|"), rows)
@@ -62,7 +62,7 @@ def table(language: str) -> str:
 
 def tested() -> pd.DataFrame:
     """The runs on FER2013 whose test accuracy is known, with their `experiment` and `interval` (%)."""
-    rows = read_table(get_paths(PROJECT_ROOT)).query("settings != '' and test_accuracy.notna()")
+    rows = read_table(get_paths(PROJECT_ROOT), Sheet.RUNS).query("settings != '' and test_accuracy.notna()")
     rows["experiment"] = [Experiment.from_json(settings) for settings in rows.settings]
     hits = rows.test_accuracy / 100 * TEST_PHOTOS
     rows["interval"] = list(zip(*(100 * bound for bound in wilson(hits, TEST_PHOTOS)), strict=True))
