@@ -16,10 +16,12 @@ from emo.inference.classifier import find_model  # a .h5 by path or name, or the
 from emo.inference.classifier import load_classifier  # any saved .h5, ready to predict
 from emo.inference.ensemble import Committee  # several models that answer as one
 from emo.evaluation.comparison import compare  # is one model really better than another?
-from emo.data.download import SEED_DATASET  # where the project's own photos lie on Google Drive
+from emo.data.download import ORIGINAL_DATASET  # where the original project's photos lie on Google Drive
 from emo.data.manifest import class_names  # the classes, in the order of the model's outputs
 from emo.data.manifest import count_photos  # photos a class in every folder of data/
-from emo.data.download import fetch_dataset  # "sample", Google Drive, a .zip or a folder → data/
+from emo.data.download import fetch_dataset  # "sample", Google Drive, a .zip, a folder, … → data/
+from emo.data.set_aside import restore_dataset  # what set_aside_dataset moved comes back
+from emo.data.set_aside import set_aside_dataset  # the dataset in data/ makes room for another
 from emo.data.manifest import scan_dataset  # one row a photo
 from emo.data.manifest import scan_splits  # the same of data/train, data/val and data/test
 from emo.environment import results_folder  # Google Drive or this machine

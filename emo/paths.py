@@ -8,7 +8,10 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_ZIP = PROJECT_ROOT / "data" / "sample.zip"
 EMO_MINI = PROJECT_ROOT / "model" / "emo_mini_fer2013.h5"  # the one model that comes with the project
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,16 @@ class Paths:
     def dataset_record(self) -> Path:
         """`data/dataset.json`: where the photos in `data/` were fetched from."""
         return self.data / "dataset.json"
+
+    @property
+    def set_aside(self) -> Path:
+        """`data/.set_aside/<date>/`: datasets that made room for another."""
+        return self.data / ".set_aside"
+
+    @property
+    def fetch_lock(self) -> Path:
+        """`data/.fetch.lock`: held while photos move in `data/`; empty, and may stay."""
+        return self.data / ".fetch.lock"
 
     @property
     def features(self) -> Path:
