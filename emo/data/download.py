@@ -61,11 +61,11 @@ def fetch_dataset(source: str | Path, paths: Paths, encoding: str | None = None)
         with locked(paths), _explained(place.name, paths.data):
             finish_leftovers(paths)
             if not occupied(paths):
-                _fetch(place, paths, encoding)
-            elif not _is_here(place, paths):
-                _update(place, paths, encoding)
+                counts = _fetch(place, paths, encoding)
+            else:
+                counts = _here(place, paths) or _update(place, paths, encoding)
             clear_downloads(paths)
-            return counted(placed_files(paths.data))
+            return counts
 
 
 def _locate(source: str) -> _Place:
@@ -109,10 +109,10 @@ def _check_not_own(place: _Place, paths: Paths) -> None:
         )
 
 
-def _is_here(place: _Place, paths: Paths) -> bool:
-    """Whether `data/` holds what the source has, as far as that shows without unpacking; then says so.
+def _here(place: _Place, paths: Paths) -> dict[str, int]:
+    """Says that `data/` holds what the source has, and counts it; nothing where that does not show at once.
 
-    Raises UserError where it holds another dataset.
+    Raises UserError where `data/` holds another dataset.
     """
     record = read_record(paths.dataset_record)
     same_name = record.get("source") == place.name
@@ -126,9 +126,11 @@ def _is_here(place: _Place, paths: Paths) -> bool:
             raise _missing(place)
     if not holds_files(paths.train) or not (here or same_name):
         raise in_the_way(paths, place.name, record)
-    if here:
-        print(f"{place.name} is already here: {_listed(counted(placed_files(paths.data)))}.")
-    return here
+    if not here:
+        return {}
+    counts = counted(placed_files(paths.data))
+    print(f"{place.name} is already here: {_listed(counts)}.")
+    return counts
 
 
 def _missing(place: _Place) -> UserError:
@@ -137,8 +139,8 @@ def _missing(place: _Place) -> UserError:
     return UserError(f"{place.path} does not exist; check the path, or try {hint}.")
 
 
-def _fetch(place: _Place, paths: Paths, encoding: str | None) -> None:
-    """Downloads where that is needed, and installs what is there."""
+def _fetch(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
+    """Downloads where that is needed, and installs what is there; photos a folder."""
     file = place.path
     if place.drive_id:
         file = download_drive(place.drive_id, place.name, paths.data)
@@ -152,6 +154,7 @@ def _fetch(place: _Place, paths: Paths, encoding: str | None) -> None:
             _check_free(photos, paths, place.name)
             install(photos, paths, place.name, source.sha256)
             _tell(f"Fetched {place.name}: {_listed(counted(photos))}", source, photos, notes)
+            return counted(photos)
     except KeepsDownload:
         raise
     except UserError:
@@ -160,58 +163,55 @@ def _fetch(place: _Place, paths: Paths, encoding: str | None) -> None:
         raise
 
 
-def _update(place: _Place, paths: Paths, encoding: str | None) -> None:
-    """Adds what is new in a source that was fetched before, or says that nothing is."""
+def _update(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
+    """Adds what is new in a source that was fetched before, or says that nothing is; photos a folder."""
     record = read_record(paths.dataset_record)
     with open_source(place.path, place.name, encoding) as source:
         photos, notes = arrange(source.members, place.name)
         grown = growth(photos, paths, record)
-        kept = len(photos) - len(grown.new) - grown.taken
-        fault = folders_fault(read_class_names(paths.class_names), _classes(photos))
-        if fault or grown.removed > kept:
-            raise in_the_way(
-                paths,
-                place.name,
-                record,
-                f"{place.name} holds other photos now" + (f" ({fault})" if fault else ""),
-            )
-        told = f"{place.name} is already here: {_listed(counted(placed_files(paths.data)))}"
+        fault = _classes_fault(photos, paths)
+        if fault or grown.removed > len(photos) - len(grown.new):
+            fault = f"{place.name} holds other photos than it did{f' and {fault}' if fault else ''}"
+            raise in_the_way(paths, place.name, record, fault)
+        differs = {
+            "were removed from it since, and stay in data/": grown.removed,
+            "have changed in it, and stay as they were fetched": grown.changed,
+            "stay out, as data/ has other photos in their places": grown.taken,
+        }
+        differs = [f"{count:,} photos {what}." for what, count in differs.items() if count]
         if grown.new:
             add(grown.new, paths, record, source.sha256)
-            told = f"Added what is new in {place.name}: {_listed(counted(grown.new))}"
-        differs = {
-            "that were removed from it since stay in data/": grown.removed,
-            "that have changed in it stay as they were fetched": grown.changed,
-            "stay out, as data/ has another photo in their places": grown.taken,
-        }
-        notes = notes if grown.new else []
-        notes += [f"Photos {what}: {count:,}." for what, count in differs.items() if count]
-        _tell(told, source, photos if grown.new else None, notes)
+            _tell(f"Added what is new in {place.name}: {_listed(counted(grown.new))}", source, photos, notes)
+        else:
+            print(f"{place.name} is already here: {_listed(counted(placed_files(paths.data)))}.")
+        print(*differs, sep="\n", end="\n" * bool(differs))
+    return counted(placed_files(paths.data))
+
+
+def _classes_fault(photos: dict, paths: Paths) -> str:
+    """How the classes of the photos differ from data/class_names.txt, where there is one."""
+    if not paths.class_names.exists():
+        return ""
+    found = {place.split("/")[1] for place in photos if place.startswith("train/")}
+    fault = folders_fault(read_class_names(paths.class_names), found)
+    return f"{paths.class_names} is not met, as it {fault}" if fault else ""
 
 
 def _check_free(photos: dict, paths: Paths, name: str) -> None:
     """Raises UserError, about all of it at once, where `data/` has something that keeps the photos out."""
-    faults = []
-    if paths.class_names.exists():
-        try:
-            fault = folders_fault(read_class_names(paths.class_names), _classes(photos))
-        except UserError as error:
-            raise KeepsDownload(str(error)) from None
-        faults += [f"{paths.class_names} is not met, as {name} {fault}"] if fault else []
-    kaggle = "test_kaggle" in counted(photos) and holds_files(paths.test_kaggle)
-    if faults or kaggle:
+    try:
+        fault = _classes_fault(photos, paths)
+    except UserError as error:  # in class_names.txt itself, no fault of the archive
+        raise KeepsDownload(str(error)) from None
+    if fault or ("test_kaggle" in counted(photos) and holds_files(paths.test_kaggle)):
+        faults = [fault] if fault else []
         raise KeepsDownload(str(in_the_way(paths, name, read_record(paths.dataset_record), *faults)))
     check_room(photos, paths, name)
 
 
-def _classes(photos: dict) -> set[str]:
-    """The classes to train on, of the photos' places."""
-    return {place.split("/")[1] for place in photos if place.startswith("train/")}
-
-
-def _tell(what: str, source: Source, photos: dict | None, notes: list[str]) -> None:
+def _tell(what: str, source: Source, photos: dict, notes: list[str]) -> None:
     """Prints what was done, and a line for each thing to know about it."""
-    skipped = len(source.members) - len(photos) if photos and len(source.members) > len(photos) else 0
+    skipped = max(0, len(source.members) - len(photos))
     print(f"{what}{f' (other files, skipped: {skipped:,})' if skipped else ''}.")
     for note in [*source.notes, *notes]:
         print(note)

@@ -1,6 +1,7 @@
 """The dataset in `data/` makes room for another, and comes back."""
 
 import os
+import shutil
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -99,14 +100,17 @@ def holds_files(path: Path) -> bool:
 
 
 def _move(moves: list[tuple[Path, Path]]) -> None:
-    """All of the renames or none. An empty folder in the way is taken out."""
-    with ExitStack() as undo:
-        for old, new in moves:
-            if new.is_dir() and not holds_files(new):
-                for folder, _, files in os.walk(new, topdown=False):
-                    for file in files:
-                        os.unlink(os.path.join(folder, file))  # noqa: PTH108, PTH118 -- as `os.walk` names them
-                    os.rmdir(folder)  # noqa: PTH106
-            os.rename(old, new)  # noqa: PTH104 -- as in the undo
-            undo.callback(os.rename, new, old)
-        undo.pop_all()
+    """All of the renames or none; UserError where one fails. An empty folder in the way is taken out."""
+    try:
+        with ExitStack() as undo:
+            for old, new in moves:
+                if new.is_dir():
+                    shutil.rmtree(new)  # no file is in it but what systems leave behind
+                os.rename(old, new)  # noqa: PTH104 -- as in the undo
+                undo.callback(os.rename, new, old)
+            undo.pop_all()
+    except OSError as error:
+        fault = f"{old} cannot be moved to {new.parent} ({error.strerror})"
+        raise UserError(
+            f"{fault}; close what uses it, or see to its permissions, and run this again."
+        ) from None

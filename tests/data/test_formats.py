@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import features
 
 from emo.data import image_io
 from emo.data.download import fetch_dataset
