@@ -16,7 +16,6 @@ from emo.data.vocabulary import FER2013, split_of
 from emo.errors import UserError
 
 CLASSES = (*FER2013, "contempt")  # 7 in CK+'s table of the same form (ckextended.csv)
-MAX_SIDE = 512  # pixels; csv reads cells of at most 131,072 characters, some 180 × 180 px
 
 
 def by_pixels(members: list[Member], name: str) -> Layout | None:
@@ -75,8 +74,9 @@ class PixelTable:
                     raise UserError(
                         f"{where} has the Usage {said!r}; write Training, PublicTest or PrivateTest."
                     )
-            side = math.isqrt(len(cells[self.pixels].split()))
-            if not side or side**2 != len(cells[self.pixels].split()):
+            count = len(cells[self.pixels].split())
+            side = math.isqrt(count)
+            if not side or side**2 != count:
                 raise UserError(
                     f"{where} has no square picture in its pixels; download {self.stem}.csv again."
                 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,44 @@ def test_unlabelled_and_empty_and_missing_folders(paths):
     assert scan_dataset(paths.data / "none").empty
     with pytest.raises(UserError, match="nowhere is no folder"):
         scan_dataset(paths.data / "nowhere")
+
+
+# ---------------------------------------------------------------- names that systems write in their own way
+
+
+def test_folders_of_a_mac_fit_names_typed_by_hand(paths):
+    mac = [unicodedata.normalize("NFD", name) for name in ("злой", "удивлённый")]
+    labelled(paths, classes=mac)
+    labelled(paths, classes=mac[:1], split="test")
+    paths.class_names.write_text("удивлённый\nзлой\n", encoding="utf-8")
+    assert class_names(paths) == ("удивлённый", "злой")
+    assert set(scan_dataset(paths.train, class_names(paths))["label"]) == {"злой", "удивлённый"}
+    paths.class_names.unlink()
+    assert class_names(paths) == ("злой", "удивлённый")
+    assert paths.class_names.read_text(encoding="utf-8") == "злой\nудивлённый\n"
+
+
+def test_one_name_in_two_folders_is_said(paths):
+    labelled(paths, classes=[unicodedata.normalize(form, "злой") for form in ("NFC", "NFD")] + ["sad"])
+    with pytest.raises(UserError, match="two folders named злой") as error:
+        class_names(paths)
+    assert sentence(error) and not paths.class_names.exists()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_one_class_alone_is_refused(paths, listed):
+    labelled(paths, classes=["happy"])
+    if listed:
+        paths.class_names.write_text("happy\n")
+    with pytest.raises(UserError, match="has one class only, 'happy'") as error:
+        class_names(paths)
+    assert sentence(error) and paths.class_names.exists() == listed
+
+
+@pytest.mark.parametrize("line", ["a\x0cb", "a\x85b", "a\u2028b", " a", "a ", "a\tb", "a\x00b", "path"])
+def test_a_list_of_names_that_none_can_hold(paths, line):
+    labelled(paths)
+    paths.class_names.write_text(f"anger\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="a class named") as error:
+        class_names(paths)
+    assert "class_names.txt" in sentence(error)

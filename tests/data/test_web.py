@@ -4,7 +4,7 @@ import gzip
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 
 import pytest
@@ -30,10 +30,8 @@ def serving(answer):
     def serve(connection):
         with connection:
             request = connection.recv(65536)
-            try:
+            with suppress(OSError):  # the client has left
                 answer(connection, request, over)
-            except OSError:
-                pass  # the client has left
 
     def accept():
         while not over.is_set():
@@ -212,9 +210,12 @@ def test_a_redirect_to_anything_else_is_refused(paths, impatient, to):
 
 
 def refused(status):
-    return lambda connection, request, over: connection.sendall(
-        f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
-    )
+    answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
+    return lambda connection, request, over: connection.sendall(answer)
+
+
+def sending(answer):
+    return lambda connection, request, over: connection.sendall(answer)
 
 
 ANSWERS = {
@@ -222,14 +223,14 @@ ANSWERS = {
     "forbidden": (refused(403), "HTTP 403"),
     "an error": (refused(500), "HTTP 500"),
     "redirects without end": (endless_redirects, "broke"),
-    "cut short": (lambda c, r, o: c.sendall(HEAD + b"Content-Length: 99999\r\nConnection: close\r\n\r\n" + ZIP), "broke"),
-    "no HTTP at all": (lambda c, r, o: c.sendall(b"SSH-2.0-OpenSSH\r\n"), "broke"),
-    "nothing": (lambda c, r, o: None, "broke"),
+    "cut short": (sending(HEAD + b"Content-Length: 99999\r\nConnection: close\r\n\r\n" + ZIP), "broke"),
+    "no HTTP at all": (sending(b"SSH-2.0-OpenSSH\r\n"), "broke"),
+    "nothing": (sending(b""), "broke"),
     "a web page": (lambda c, r, o: whole(c, r, o, body=b"<!DOCTYPE html><title>Log in</title>"), "web page"),
     "half a zip": (lambda c, r, o: whole(c, r, o, body=ZIP[:500]), "no complete zip"),
     "a damaged zip": (lambda c, r, o: whole(c, r, o, body=ZIP[:40] + b"????" + ZIP[44:]), "damaged"),
-    "a length that is none": (lambda c, r, o: c.sendall(HEAD + b"Content-Length: x\r\n\r\n"), "127.0.0.1"),
-}  # fmt: skip
+    "a length that is none": (sending(HEAD + b"Content-Length: x\r\n\r\n"), "127.0.0.1"),
+}
 
 
 @pytest.mark.parametrize("case", ANSWERS)
@@ -252,8 +253,8 @@ def test_a_body_that_a_server_packs_once_more_does_not_fill_the_disk(paths, impa
 
 
 def test_no_server_at_all(paths, impatient):
-    with serving(whole) as address:
-        pass
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/faces.zip"
     with pytest.raises(UserError, match="broke") as error:
         fetch_dataset(address, paths)
     assert sentence(error) and not names_in(paths.data)
