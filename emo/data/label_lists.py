@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from emo.data.archives import Member
-from emo.data.layouts import Layout, Placed, parts_of
+from emo.data.layouts import UNLABELLED, Layout, Placed, parts_of
 from emo.data.vocabulary import RAF_DB, SPLITS, is_emotion, is_part, numbers_of, split_of
 from emo.errors import UserError
 from emo.paths import IMAGE_SUFFIXES
@@ -19,6 +19,7 @@ MAX_LIST_BYTES = 2**27
 RAF_LIST = re.compile(
     r"list_pa[rt]+ition_label\.txt$", re.IGNORECASE
 )  # spelled "patition" where it is handed out
+ANSWERS = re.compile("submission|predict|answer", re.IGNORECASE)  # a competition's example tells no labels
 PATHS, LABELS, SPLIT_COLUMNS = map(
     str.split,
     (
@@ -37,7 +38,7 @@ class Row(NamedTuple):
 
     photo: str
     label: str
-    split: str
+    split: str | None  # None where the list leaves it to the photo's folder
 
 
 def by_labels(members: list[Member], photos: list[Member], name: str) -> Layout | None:
@@ -49,12 +50,14 @@ def by_labels(members: list[Member], photos: list[Member], name: str) -> Layout 
         return _raf_db(lists, photos, name)
     layout, index, said = Layout(), _Index(photos), {}
     lists = [member for member in members if member.path.casefold().endswith((".csv", ".tsv"))]
+    lists = [member for member in lists if not ANSWERS.search(member.path.rpartition("/")[2])]
     lists = {member.path: rows for member in lists if (rows := _rows(member, name))}
     for path, rows in lists.items():
         unknown = 0
         for row in rows:
             photo = index.find(row.photo, path, name)
             unknown += photo is None
+            row = row._replace(split=row.split or (_split_in(photo.path) if photo else None) or "train")
             if photo and said.setdefault(photo.path, (row, photo))[0][1:] != row[1:]:
                 raise UserError(
                     f"{name} gives {photo.path!r} two labels ({said[photo.path][0].label}, {row.label}) in "
@@ -96,8 +99,14 @@ def _place(said: dict[str, tuple[Row, Member]], photos: list[Member], layout: La
             layout.placed.append(Placed(row.split, row.label, rest, photo))
     kept = {placed.member.path for placed in layout.placed}
     for photo in photos:
-        if photo.path not in kept:
+        if photo.path in kept:
+            continue
+        if _split_in(photo.path) == "test" and photo.path not in said:  # a competition's, to be answered
+            layout.placed.append(Placed(UNLABELLED, "", parts_of(photo)[-1], photo))
+        else:
             layout.left_out[f"{'/'.join(parts_of(photo)[:-1]) or 'no folder'}, without a label"] += 1
+    if unlabelled := sum(placed.split == UNLABELLED for placed in layout.placed):
+        layout.notes.append(f"{unlabelled:,} photos to test on have no labels: they go to {UNLABELLED}.")
 
 
 class _Index:
@@ -193,7 +202,7 @@ def _rows(member: Member, name: str) -> list[Row]:
             continue
         split = _split(cells, usage, here, f"{name}, {member.path}, row {number}")
         photo = unicodedata.normalize("NFC", cells[path].strip())
-        rows.append(Row(photo, _class_name(cells[label], member, name), split or _split_in(photo) or "train"))
+        rows.append(Row(photo, _class_name(cells[label], member, name), split or _split_in(photo)))
     return rows
 
 

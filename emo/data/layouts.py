@@ -202,7 +202,8 @@ def plan(layout: Layout, name: str) -> Plan:
     check_class_names(labels["train"], name)
     if len(labels["train"]) < 2:
         raise UserError(f"{name} has fewer than two class folders for training; {WANTED}.")
-    hints = {Path(name).name, *(part for photo in layout.placed for part in parts_of(photo.member)[:-1])}
+    hints = {Path(name).name, *(parts_of(photo.member)[-1] for photo in layout.placed[:1])}
+    hints |= {part for photo in layout.placed for part in parts_of(photo.member)[:-1]}
     named, note = named_classes({*labels["train"], *labels["val"], *labels["test"]}, " ".join(hints))
     _check_are_classes(list(labels["train"]), layout.bare and not named, name)
     spelled = _spelled_alike(labels, name) | named

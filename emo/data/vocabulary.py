@@ -40,7 +40,7 @@ FER_PLUS = (
 NUMBERINGS = (  # the dataset, the names that give it away, its classes by number
     ("FER+", r"fer\W?plus|fer\+", FER_PLUS),
     ("AffectNet", r"affect\W?net", AFFECTNET),
-    ("RAF-DB", r"(?<![a-z])raf(?![a-z])|list_pa[rt]+ition_label", RAF_DB),
+    ("RAF-DB", r"(?<![a-z])raf(?![a-z])|(train|test)_\d{4,5}_aligned", RAF_DB),
     ("FER2013", r"fer\W?(20)?13|icml_face", FER2013),
 )
 

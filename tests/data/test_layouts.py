@@ -345,6 +345,29 @@ def test_photos_without_a_label_and_rows_without_a_photo_are_counted(tmp_path, c
     assert "images, without a label (1)" in told
 
 
+def test_a_competitions_example_of_answers_labels_nothing(tmp_path, capsys):
+    files = tree("train/images", "test/images", count=4)
+    names = [Path(name).stem for name in files]
+    labels = "".join(f"{name},{('happy', 'sad')[n % 2]}\n" for n, name in enumerate(names[:4]))
+    answers = "".join(f"{name},happy\n" for name in names[4:])
+    files |= {"train.csv": f"id,emotion\n{labels}".encode()}
+    files |= {"sample_submission.csv": f"id,emotion\n{answers}".encode()}
+    assert fetch_dataset(make_zip(tmp_path / "a.zip", files), get_paths(tmp_path / "p")) == {
+        "train": 4,
+        "test_kaggle": 4,
+    }
+    assert "4 photos to test on have no labels" in capsys.readouterr().out
+
+
+def test_raf_db_of_kaggle_is_known_by_its_photos_names(tmp_path):
+    files = {
+        f"DATASET/{split}/{n}/{split}_{n:05d}_aligned.jpg": photo(n, "jpg")
+        for split in ("train", "test")
+        for n in range(1, 8)
+    }
+    assert placed(fetched(tmp_path, files)) == dict.fromkeys(("train", "test"), dict.fromkeys(RAF_DB, 1))
+
+
 def test_one_name_in_two_folders_is_told_apart_by_its_path(tmp_path):
     files = {f"{folder}/{n}.png": photo(f"{folder}{n}") for folder in ("ann", "bob") for n in range(2)}
     labels = b"path,label\nann/0.png,happy\nann/1.png,sad\nbob/0.png,sad\nbob/1.png,sad\n"
