@@ -1,7 +1,6 @@
 """The notebooks' one import: `import emo_utils as emo`. No logic lives here."""
 
-from emo.data.download import SEED_DATASET  # where the project's own photos lie on Google Drive
-from emo.data.download import fetch_dataset  # "sample", Google Drive, a .zip or a folder → data/
+from emo.data.download import fetch_dataset  # "sample", Google Drive, a .zip, a folder, … → data/
 from emo.data.duplicates import example_pairs  # duplicates to show side by side
 from emo.data.duplicates import find_duplicates  # identical photos and near copies
 from emo.data.duplicates import summarize_duplicates  # how many, across splits and classes
@@ -14,6 +13,9 @@ from emo.data.manifest import class_names  # the classes, in the order of the mo
 from emo.data.manifest import count_photos  # photos per class in every folder of data/
 from emo.data.manifest import scan_dataset  # one row per photo
 from emo.data.manifest import scan_splits  # the same of data/train, data/val and data/test
+from emo.data.set_aside import restore_dataset  # what set_aside_dataset moved comes back
+from emo.data.set_aside import set_aside_dataset  # the dataset in data/ makes room for another
+from emo.data.download import ORIGINAL_DATASET  # where the original project's photos lie on Google Drive
 from emo.data.split import Split  # train, val, test
 from emo.data.split import leaked_photos  # photos to test on with a duplicate in training
 from emo.data.split import load_split  # data/split.csv: what trains, validates, tests, is left out

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from emo.errors import UserError
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_ZIP = PROJECT_ROOT / "data" / "sample.zip"
 EMO_MINI = PROJECT_ROOT / "model" / "emo_mini_fer2013.h5"  # the one model that comes with the project
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif"),
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,16 @@ class Paths:
         return self.data / "dataset.json"
 
     @property
+    def set_aside(self) -> Path:
+        """`data/.set_aside/<date>/`: datasets that made room for another."""
+        return self.data / ".set_aside"
+
+    @property
+    def fetch_lock(self) -> Path:
+        """`data/.fetch.lock`: held while photos move in `data/`; empty, and may stay."""
+        return self.data / ".fetch.lock"
+
+    @property
     def features(self) -> Path:
         """`data/.features/`: outputs of frozen layers, computed once and reused; safe to delete."""
         return self.data / ".features"
@@ -118,16 +133,27 @@ class Paths:
 
 
 def get_paths(root: str | Path = ".", results: str | Path | None = None) -> Paths:
-    """The project's folders; `data/` and `model/` are made where missing.
+    """The project's folders; `data/` and `model/` are made where missing. UserError where they cannot be.
 
     `results` (`root`, where it is None) may lie elsewhere: photos are read fast from a Colab machine's own
     disk, models and the table outlive it on Google Drive.
     """
-    root = Path(root).expanduser().resolve()
-    paths = Paths(root, Path(results).expanduser().resolve() if results else root)
-    paths.data.mkdir(parents=True, exist_ok=True)
-    paths.model.mkdir(parents=True, exist_ok=True)
+    root = _folder(root)
+    paths = Paths(root, _folder(results) if results else root)
+    for folder in (paths.data, paths.model):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a file has that name, the path is too long, the disk is full or read-only
+            fault = f"{str(folder)[:200]} cannot be made ({error.strerror})"
+            raise UserError(f"{fault}; give another root, or move what has that name.") from None
     return paths
+
+
+def _folder(given: str | Path) -> Path:
+    try:
+        return Path(given).expanduser().resolve()
+    except (RuntimeError, OSError, ValueError) as error:  # ~nobody, a link to itself, a null character
+        raise UserError(f"{str(given)[:200]!r} is no folder ({error}); give another path.") from None
 
 
 def numbered(wanted: Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 from tqdm.auto import tqdm
 
@@ -26,6 +26,8 @@ from emo.data.geometry import Crop
 from emo.errors import UserError
 
 FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG")  # no EPS: Pillow would start Ghostscript
+AVIF_BRANDS = (b"avif", b"avis")  # the kind of a file in the ISO container, bytes 8 to 12
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 MAX_BYTES = 2**29  # no picture of an allowed number of pixels needs more
 MAX_JPEG_PIXELS = 2**29  # of a JPEG that can be decoded line by line, at an eighth of its size
 LARGE = 2**24  # pixels; pictures beyond are decoded one at a time, however many threads there are
@@ -45,6 +47,8 @@ REASONS = (  # how those begin that this module gives for a file that is no pict
     "not an image",
     "empty file",
     "too large (",
+    "AVIF, which ",
+    "HEIC, which ",
     "cannot be read (",
 )
 _one_large = threading.Lock()
@@ -168,12 +172,31 @@ def _open(data: bytes) -> Image.Image:
         by_lines = by_lines and "progressive" not in image.info  # else it is decoded as a whole
         limit = max(MAX_JPEG_PIXELS, _max_pixels()) if by_lines else _max_pixels()
     else:
-        image, limit = Image.open(BytesIO(data), formats=FORMATS), _max_pixels()
+        image, limit = Image.open(BytesIO(data), formats=(*FORMATS, *_iso_format(data))), _max_pixels()
     width, height = image.size
     if width * height > limit:
         image.close()
         raise Unusable(f"too large ({width:,} × {height:,} pixels)")
     return image
+
+
+def _iso_format(data: bytes) -> tuple[str, ...]:
+    """Pillow's name for AVIF or HEIC where the data is one of them; Unusable where nothing reads it."""
+    if data[4:8] != b"ftyp":
+        return ()
+    brands = data[8:12], data[16 : min(int.from_bytes(data[:4], "big"), 200)]
+    if brands[0] in AVIF_BRANDS or any(brand in brands[1] for brand in AVIF_BRANDS):
+        if "avif" not in features.modules or not features.check("avif"):
+            raise Unusable("AVIF, which Pillow reads from version 11.3 on: pip install -U pillow")
+        return ("AVIF",)
+    if brands[0] in HEIC_BRANDS:
+        try:
+            import pillow_heif
+        except ImportError:
+            raise Unusable("HEIC, which needs the package pillow-heif: pip install pillow-heif") from None
+        pillow_heif.register_heif_opener()
+        return ("HEIF",)
+    return ()
 
 
 def _max_pixels() -> float:

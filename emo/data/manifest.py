@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -31,23 +32,31 @@ def class_names(paths: Paths) -> tuple[str, ...]:
     """
     folders = _class_folders(paths.train)
     check_class_names(folders, paths.train)
-    for folder in folders:
-        if not any(map(is_photo, files_below(paths.train / folder))):
-            raise UserError(f"{paths.train / folder} has no photos; add some, or delete the folder.")
+    for folder in folders.values():
+        if not any(map(is_photo, files_below(folder))):
+            raise UserError(f"{folder} has no photos; add some, or delete the folder.")
     if paths.class_names.exists():
         names = read_class_names(paths.class_names)
-        if folders:
-            check_folders(names, folders, paths.train, paths)
+        if folders and (fault := folders_fault(names, folders)):
+            advice = "fix the folders, or delete the file if you keep no model of its classes"
+            raise UserError(f"{paths.class_names} is not met: {paths.train} {fault}; {advice}.")
     elif folders:
         names = tuple(folders)
-        write_text(paths.class_names, "".join(f"{name}\n" for name in names))
     else:
-        raise UserError(f"{paths.train} has no class folders; set SOURCE or run the prep notebook first.")
+        raise UserError(
+            f"{paths.train} has no class folders; fetch a dataset or run the prep notebook first."
+        )
+    if len(names) < 2:
+        raise UserError(
+            f"{paths.train if folders else paths.class_names} has one class only, {names[0]!r}; "
+            "a classifier needs two or more."
+        )
     for split in (paths.val, paths.test):
-        if extra := sorted(set(_class_folders(split)) - set(names)):
-            raise UserError(
-                f"{split / extra[0]} is no class of {paths.class_names}; rename or move that folder."
-            )
+        for name, folder in _class_folders(split).items():
+            if name not in names:
+                raise UserError(f"{folder} is no class of {paths.class_names}; rename or move that folder.")
+    if not paths.class_names.exists():
+        write_text(paths.class_names, "".join(f"{name}\n" for name in names))
     return names
 
 
@@ -60,7 +69,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8; save it as UTF-8, one class a line.") from None
-    names = tuple(line for line in lines if line.strip())
+    names = tuple(nfc(line) for line in lines if line.strip())
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names or twice:
         fault = f"names {twice[0]!r} twice" if twice else "is empty"
@@ -70,26 +79,45 @@ def read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def check_class_names(names: Iterable[str], where: str | Path) -> None:
-    """Raises UserError for a class named as one of the columns that tables of answers have beside classes."""
-    if taken := sorted(set(names) & set(TABLE_COLUMNS)):
-        raise UserError(
-            f"{where} has a class named {taken[0]!r}, which is a column of the tables of answers; "
-            "give that class another name."
-        )
+    """Raises UserError for a class whose name a list of names, a folder or a table of answers cannot hold."""
+    for name in sorted(set(names)):
+        if name in TABLE_COLUMNS:
+            fault = "which is a column of the tables of answers"
+        elif not name.strip():
+            fault = "which is blank"
+        elif name != name.strip():
+            fault = "which begins or ends with a blank"
+        elif name.splitlines() != [name] or any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+            fault = "with a character that no line of text can hold"
+        else:
+            continue
+        raise UserError(f"{where} has a class named {name!r}, {fault}; give that class another name.")
 
 
-def check_folders(names: Iterable[str], found: Iterable[str], where: str | Path, paths: Paths) -> None:
-    """Raises UserError unless the folders `found` in `where` are those of `names`."""
+def folders_fault(names: Iterable[str], found: Iterable[str]) -> str:
+    """How class folders differ from class names: "lacks its sad and adds anger", "" where they agree."""
     missing, extra = sorted(set(names) - set(found)), sorted(set(found) - set(names))
     faults = [f"lacks its {', '.join(missing)}"] * bool(missing) + [f"adds {', '.join(extra)}"] * bool(extra)
-    if faults:
-        advice = "mend the folders, or delete the file if you keep no model of its classes"
-        raise UserError(f"{paths.class_names} is not met: {where} {' and '.join(faults)}; {advice}.")
+    return " and ".join(faults)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    children = folder.iterdir() if folder.is_dir() else ()
-    return sorted(child.name for child in children if child.is_dir() and not is_junk(child.name))
+def nfc(name: str) -> str:
+    """The name with composed letters: macOS writes й as two, и and a breve, and means the same name."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """The class folders by their names; UserError where two have one name, written in two ways."""
+    children = sorted(folder.iterdir()) if folder.is_dir() else ()
+    found = {}
+    for child in children:
+        if child.is_dir() and not is_junk(child.name):
+            if nfc(child.name) in found:
+                raise UserError(
+                    f"{folder} has two folders named {child.name}; put all photos into one of them."
+                )
+            found[nfc(child.name)] = child
+    return dict(sorted(found.items()))
 
 
 def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.DataFrame:
@@ -105,7 +133,7 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; check the path, set SOURCE, or run the prep notebook first.")
     files = sorted(files_below(folder), key=Path.as_posix)
-    labels = ["" if file.parent == folder else file.relative_to(folder).parts[0] for file in files]
+    labels = ["" if file.parent == folder else nfc(file.relative_to(folder).parts[0]) for file in files]
     names = None if names is None else tuple(names)
     for file, label in zip(files, labels, strict=True):
         if names is not None and label not in names and is_photo(file):

@@ -13,8 +13,8 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from emo.data.download import SPARE_BYTES
 from emo.data.image_io import decode_whole, read_bytes, reason
+from emo.data.install import SPARE_BYTES
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.files import write_bytes, write_text

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emo.data.download import SPARE_BYTES
+from emo.data.install import SPARE_BYTES
 from emo.data.manifest import scan_dataset
 from emo.data.split import training_manifests
 from emo.errors import UserError

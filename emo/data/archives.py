@@ -1,0 +1,185 @@
+"""The files of a folder or a zip: none that leads elsewhere, is waited for for ever or fills the memory."""
+
+import bz2
+import copy
+import io
+import lzma
+import re
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from emo.data.image_io import MAX_BYTES
+from emo.data.manifest import is_photo
+from emo.data.zip_names import decode_names
+from emo.errors import UserError
+from emo.files import files_below, is_junk
+
+MAX_TABLE_BYTES = 2**32  # of a file that is no photo, such as fer2013.csv (0.3 GB)
+MAX_RATIO, RATIO_FROM = 100, 2**30  # photos of more than a GB that shrink a hundredfold are a bomb
+MAX_DICTIONARY = 2**28  # bytes of memory that an lzma entry may ask for
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+OTHER_ARCHIVES = {  # how files begin that people take for a zip
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a source: its path below it (with /, in NFC), its size in bytes, how to read it."""
+
+    path: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+
+def folder_members(folder: Path) -> list[Member]:
+    """Every file below `folder` but hidden ones. Raises UserError for a device or a pipe."""
+    members = []
+    for path in files_below(folder):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder that nobody may list" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+            raise UserError(f"{path} is {what}, which cannot be copied; take it out of {folder}.")
+        name = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
+        members.append(Member(name, status.st_size, partial(path.open, "rb")))
+    return members
+
+
+def zip_members(archive: zipfile.ZipFile, encoding: str | None, name: str) -> tuple[list[Member], str]:
+    """Every file in the archive, and a sentence where the letters of its names were guessed.
+
+    Raises UserError for an entry that may not be unpacked: it leads out of its folder, is a link, encrypted,
+    or larger than its kind can be; and for an archive that unpacks to far more than it holds.
+    """
+    paths, note = decode_names(archive, encoding, name)
+    members = []
+    for info, path in paths.items():
+        # Windows' own zips have backslashes; after decoding, as Japanese letters end in that byte
+        path = unicodedata.normalize("NFC", path.replace("\\", "/"))
+        if fault := _fault(info, path):
+            shown = repr(info.orig_filename if info.orig_filename.isascii() else path)[:120]
+            raise UserError(
+                f"{name} stays packed as its entry {shown} {fault}; make a plain zip of the photos."
+            )
+        if not path.endswith("/"):
+            members.append(Member(path, info.file_size, partial(_open, archive, info)))
+    packed = sum(info.compress_size for info in archive.infolist())
+    unpacked = sum(member.size for member in members if _limit(member.path))
+    if unpacked > max(RATIO_FROM, MAX_RATIO * packed):
+        raise UserError(
+            f"{name} would grow from {packed / 1e6:,.1f} MB to {unpacked / 1e9:,.1f} GB, as no photos do; "
+            "make a plain zip of the photos."
+        )
+    return members, note
+
+
+def _fault(info: zipfile.ZipInfo, path: str) -> str:
+    """Why an entry may not be unpacked, or ""."""
+    if re.match(r"/|[A-Za-z]:", path) or ".." in path.split("/"):
+        return "leads out of its folder"
+    if "\0" in path:
+        return "has a name that no disk can hold"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a symbolic link"
+    if any(map(is_junk, path.split("/"))) or path.endswith("/"):
+        return ""
+    if info.flag_bits & 0x1:
+        return "is encrypted"
+    if info.compress_type not in METHODS:
+        return f"is packed in a way that Python does not read (method {info.compress_type})"
+    if len(max(path.encode(errors="replace").split(b"/"), key=len)) > 255:
+        return "has a name that is too long for a disk"
+    limit = _limit(path)
+    return f"is larger than {limit / 2**20:,.0f} MiB" if limit and info.file_size > limit else ""
+
+
+def _limit(path: str) -> int:
+    """The most bytes that a file of such a name can have; 0 for one that is never unpacked."""
+    if is_photo(Path(path)):
+        return MAX_BYTES
+    return MAX_TABLE_BYTES if path.casefold().endswith((".csv", ".tsv", ".txt")) else 0
+
+
+def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
+    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return archive.open(info)
+    packed = copy.copy(info)  # the entry's bytes as they lie in the archive
+    packed.compress_type, packed.file_size, packed.CRC = zipfile.ZIP_STORED, info.compress_size, None
+    return io.BufferedReader(_Unpacker(archive.open(packed), info))
+
+
+class _Unpacker(io.RawIOBase):
+    """A bzip2 or lzma entry in small pieces: zipfile takes all that a block holds, even gigabytes."""
+
+    def __init__(self, packed: BinaryIO, info: zipfile.ZipInfo):
+        self._packed, self._info, self._left, self._crc = packed, info, info.file_size, 0
+        self._decoder = bz2.BZ2Decompressor() if info.compress_type == zipfile.ZIP_BZIP2 else self._lzma()
+
+    def _lzma(self) -> lzma.LZMADecompressor:
+        """A decoder that has read the entry's head: version, size of the properties, these (APPNOTE 5.8)."""
+        _, size = struct.unpack("<HH", self._packed.read(4))
+        ends_by_mark = self._info.flag_bits & 0x2
+        length = 2**64 - 1 if ends_by_mark else self._info.file_size
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_DICTIONARY)
+        decoder.decompress(self._packed.read(size) + struct.pack("<Q", length), 0)
+        return decoder
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = b""
+        while not data and self._left and not self._decoder.eof:
+            piece = self._packed.read(2**14) if self._decoder.needs_input else b""
+            if self._decoder.needs_input and not piece:
+                break
+            data = self._decoder.decompress(piece, min(len(buffer), self._left))
+        self._left -= len(data)
+        self._crc = zlib.crc32(data, self._crc)
+        if not data and (self._left or self._crc != self._info.CRC):
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {self._info.filename!r}")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
+def check_zip(path: Path, name: str) -> None:
+    """Raises UserError unless the file is a complete zip file, saying what it is instead."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<head")):
+        fault = "is a web page instead of a zip (Google Drive sends one over its quota, or if not shared)"
+        raise UserError(f"{name} {fault}; save the zip with your browser and pass its path.")
+    if text.startswith(b"version https://git-lfs"):
+        raise UserError(f"{name} is a pointer of Git LFS, not the zip itself; run git lfs pull.")
+    if zipfile.is_zipfile(path):
+        return
+    for signature, what in OTHER_ARCHIVES.items():
+        if start.startswith(signature):
+            raise UserError(
+                f"{name} is no complete zip file but {what}; unpack it yourself, and pass the folder."
+            )
+    fault = "is no complete zip file (cut short, or no zip)"
+    raise UserError(f"{name} {fault}; download or make it again, or pass a folder.")
+
+
+def renamed(member: Member, path: str) -> Member:
+    """The same file under another path."""
+    return replace(member, path=path)
