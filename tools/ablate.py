@@ -35,7 +35,7 @@ from emo.plots.style import BAD, GOOD, TRAIN
 from emo.tracking.table import read_table, update_run
 from emo.training.run import Ending
 from emo.training.train import train
-from tools.readme.markdown import markdown
+from tools.readme.markdown import markdown, number
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
 SEEDS = (42, 43, 44)
@@ -240,8 +240,9 @@ def table(summary: pd.DataFrame, language: str = "en") -> str:
         low, high = min(row.accuracies), max(row.accuracies)
         spread = f"{row.mean:.1f}" + (f" ({low:.1f}–{high:.1f})" if len(row.accuracies) > 1 else "")
         difference = f"{row.difference:+.1f}" if row.variant.ingredient else ""
+        spread, difference = number(spread, language), number(difference, language)
         verdict = RUSSIAN.get(row.verdict, row.verdict) if language == "ru" else row.verdict
-        lines.append((row.variant.name, changed, spread, difference, verdict))
+        lines.append((row.variant.name, f"`{changed}`", spread, difference, verdict))
     return markdown(HEADINGS[language].split("|"), lines)
 
 
