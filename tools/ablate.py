@@ -120,10 +120,10 @@ def list_variants(weights: str, ablations: dict[str, Ablation] = ABLATIONS) -> l
         base = get_experiment(recipe, **ablation.base)
         if base.weights is not None:
             base = replace(base, weights=weights)
-        for number, ingredient in enumerate(({"base": {}}, *ablation.variants)):
+        for place, ingredient in enumerate(({"base": {}}, *ablation.variants)):
             for label, changes in ingredient.items():
-                shown = changes if number else ablation.base
-                found.append(Variant(recipe, label, number, shown, replace(base, **changes)))
+                shown = changes if place else ablation.base
+                found.append(Variant(recipe, label, place, shown, replace(base, **changes)))
     return found
 
 

@@ -17,19 +17,21 @@ TOP = """<!-- Written by `python -m tools.readme.reference` from emo/experiments
 
 # Experiments
 
-An `Experiment` is everything that decides a run. Choose one by its name in the train notebook's `EXPERIMENT`, or with
-`emo.get_experiment`, and change fields:
+An `Experiment` is everything that decides a run. Choose one by its name in the train notebook's `EXPERIMENT`
+and change fields in `CHANGES`, such as `{"epochs": 5, "image_size": 96}`. From Python:
 
 ```python
-emo.get_experiment("finetune", epochs=5, image_size=96)  # the notebook: CHANGES = {"epochs": 5, "image_size": 96}
+emo.get_experiment("finetune", epochs=5, image_size=96)
 ```
 
-A wrong field or value raises an error that names what is allowed. Files and table rows from before a field was renamed stay readable.
+A wrong field or value raises an error that names what is allowed. Files and table rows from before a field
+was renamed stay readable.
 
 ## Fields
 
-"Features": whether what `views` caches depends on the field itself. It also depends on where the frozen part ends (`unfreeze`, the
-first layer of `head`), on its `weights`, and its augmented views on `seed`, `augment_strength`, `color_jitter` and `random_erasing`.
+"Features": whether what `views` caches depends on the field itself. It also depends on where the frozen part
+ends (`unfreeze`, the first layer of `head`) and on its `weights`; augmented views depend on `seed`,
+`augment_strength`, `color_jitter` and `random_erasing` as well.
 
 """
 
@@ -95,14 +97,18 @@ def originals() -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = [TOP + fields(), "## Recipes", "What differs from the defaults; when to choose which: [README](../README.md#which-recipe)."]
+    parts = [
+        TOP + fields(),
+        "## Recipes",
+        "What differs from the defaults; when to choose which: [README](../README.md#which-recipe).",
+    ]
     for name in RECIPES:
         summary = SUMMARIES[name]
         parts += [f"### {escape(name)}", f"{summary[0].upper()}{summary[1:]}.", recipe(EXPERIMENTS[name])]
     parts += [
         "## The original eleven",
-        "The experiments of the original project (2020), by their numbers; there is no 3. It recorded neither image size nor batch "
-        "size: both are the defaults here.",
+        "The experiments of the original project (2020), by their numbers; there is no 3. It recorded "
+        "neither image size nor batch size: both are the defaults here.",
         originals(),
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""The tables of README and of model/README, and the figures beside them: `python -m tools.readme.tables [ru]`."""
+"""The tables of README and model/README, and their figures: `python -m tools.readme.tables [ru]`."""
 
 import json
 import re
@@ -183,6 +183,12 @@ def road() -> Figure:
 
 if __name__ == "__main__":
     language = "ru" if "ru" in sys.argv[1:] else "en"
-    print(headline(language), table(language), results(language), ablate.table(ablations(), language), sep="\n\n")
+    print(
+        headline(language),
+        table(language),
+        results(language),
+        ablate.table(ablations(), language),
+        sep="\n\n",
+    )
     road().savefig(FIGURE, dpi=100)
     ablate.plot(ablations()).savefig(ablate.FIGURE, dpi=100)
