@@ -33,7 +33,7 @@ class Number:
 
     def __str__(self) -> str:
         what = "a whole number" if self.whole else "a number"
-        return f"{what} {'above' if self.above else 'from'} {self.low:g} to {self.high:,g}"
+        return f"{what} {'above' if self.above else 'from'} {self.low:g} to {self.high:,}"
 
 
 @dataclass(frozen=True)

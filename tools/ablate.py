@@ -36,7 +36,7 @@ from emo.plots.style import BAD, GOOD, TRAIN
 from emo.tracking.table import Sheet, read_table, update_run
 from emo.training.run import Ending
 from emo.training.train import train
-from tools.readme.markdown import markdown
+from tools.readme.markdown import markdown, number
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
 SEEDS = (42, 43, 44)
@@ -121,10 +121,10 @@ def list_variants(weights: str, ablations: dict[str, Ablation] = ABLATIONS) -> l
         base = get_experiment(recipe, **ablation.base)
         if base.weights is not None:
             base = replace(base, weights=weights)
-        for number, ingredient in enumerate(({"base": {}}, *ablation.variants)):
+        for place, ingredient in enumerate(({"base": {}}, *ablation.variants)):
             for label, changes in ingredient.items():
-                shown = changes if number else ablation.base
-                found.append(Variant(recipe, label, number, shown, replace(base, **changes)))
+                shown = changes if place else ablation.base
+                found.append(Variant(recipe, label, place, shown, replace(base, **changes)))
     return found
 
 
@@ -255,8 +255,9 @@ def table(summary: pd.DataFrame, language: str = "en") -> str:
         low, high = min(row.accuracies), max(row.accuracies)
         spread = f"{row.mean:.1f}" + (f" ({low:.1f}–{high:.1f})" if len(row.accuracies) > 1 else "")
         difference = f"{row.difference:+.1f}" if row.variant.ingredient else ""
+        spread, difference = number(spread, language), number(difference, language)
         verdict = RUSSIAN.get(row.verdict, row.verdict) if language == "ru" else row.verdict
-        lines.append((row.variant.name, changed, spread, difference, verdict))
+        lines.append((row.variant.name, f"`{changed}`", spread, difference, verdict))
     return markdown(HEADINGS[language].split("|"), lines)
 
 

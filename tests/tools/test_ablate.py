@@ -83,7 +83,7 @@ ACCURACIES = {  # of three seeds
     "no augmentation": (40.0, 41.0, 42.0),
     "random erasing": (51.9, 53.0, 54.0),
     "cutmix": (52.1, 53.0, 54.0),
-    "balanced": (52.0,),
+    "balanced classes": (52.0,),
     "mixup": (51.9,),
 }
 
@@ -110,10 +110,10 @@ def test_what_overlaps_is_noise(logged, tmp_path):
         "mixup": "needs more seeds",
     }
     text = report(summary, 3)
-    assert "| finetune: no augmentation | augment=False | 41.0 (40.0–42.0) | -10.0 | worse |" in text
+    assert "| finetune: no augmentation | `augment=False` | 41.0 (40.0–42.0) | −10.0 | worse |" in text
     base = "epochs=3, ema=0.95, image_size=72, unfreeze=block5"
-    assert f"| finetune: base | {base} | 51.0 (50.0–52.0) |  | base |" in text
-    assert "| finetune: balanced classes | class_balance=1 | 52.0 | +2.0 | better |" in text
+    assert f"| finetune: base | `{base}` | 51.0 (50.0–52.0) |  | base |" in text
+    assert "| finetune: balanced classes | `class_balance=1` | 52.0 | +2.0 | better |" in text
     assert "part by luck in 10% of cases" in text
     plot(summary).savefig(tmp_path / "figure.png", dpi=50)
     with Image.open(tmp_path / "figure.png") as picture:

@@ -1,9 +1,10 @@
-"""The tables of README.md, its figures of the road and of ablations: `python -m tools.readme.tables [ru]`."""
+"""The tables of README and model/README, and their figures: `python -m tools.readme.tables [ru]`."""
 
 import json
 import re
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,7 +16,7 @@ from emo.paths import PROJECT_ROOT, get_paths
 from emo.plots.style import TRAIN, VAL
 from emo.tracking.table import Sheet, read_table
 from tools import ablate
-from tools.readme.markdown import markdown
+from tools.readme.markdown import markdown, number
 
 FIGURE = PROJECT_ROOT / "images" / "road.png"
 TEST_PHOTOS = 3589  # of FER2013
@@ -28,15 +29,39 @@ RESULTS = {
     "ru": "№|Сеть|`EXPERIMENT`, `CHANGES`|Размер, px|Эпох|Валидация, %|Тест, %|F1|Минут|Кривая",
 }
 YES_NO = {"en": ("yes", "no"), "ru": ("да", "нет")}
+ENSEMBLE_RIGHT = 2558  # test photos that rows 68 and 17 with FLIP named, 2026-11-26; an ensemble has no row
+HEADLINE = {
+    "en": (
+        "Model|Photos|Accuracy (95% interval)|The line that reproduces it",
+        "the original project's best (2020): ResNet50, trained from conv5 on",
+        "its own nine classes, validation",
+        "the number of photos is not recorded",
+        "[`emo_mini`](model/emo_mini_fer2013.md), {weights} million weights, comes with the project",
+        "FER2013, test",
+        "best single network: Xception, {size} px",
+        "[rows 64 and 68](model/README.md#fer2013)",
+        "best ensemble: that one and `emo_mini`, with flip",
+    ),
+    "ru": (
+        "Модель|Фотографии|Точность (95%-й интервал)|Строка, которая её воспроизводит",
+        "лучшая в исходном проекте (2020): ResNet50, обучается начиная с conv5",
+        "свои, девять классов, валидация",
+        "число фотографий не записано",
+        "[`emo_mini`](model/emo_mini_fer2013.md), {weights} миллиона весов, лежит в проекте",
+        "FER2013, тест",
+        "лучшая одиночная сеть: Xception, {size} px",
+        "[строки 64 и 68](model/README.ru.md#fer2013)",
+        "лучший ансамбль: она же и `emo_mini`, с отражением",
+    ),
+}
 
 
-def short(text: str, language: str) -> str:
-    """The original rows' long spelling of layers and optimizers, shortened to what tells them apart."""
+def short(text: str) -> str:
+    """The original project's long spelling of layers and optimizers, shortened to what tells them apart."""
     text = re.sub(r"tf\.keras\.(layers|optimizers)\.", "", text.replace("\n", " "))
     text = re.sub(r"(Dense\(\d+), activation='relu'\)", r"\1)", text)
-    unfrozen = {"en": "unfrozen:", "ru": "разморожен"}[language]
     text = re.sub(
-        r"(?:Разморожены слои из блока «(\w+)» базовой модели|unfrozen: (\w+),)", rf"{unfrozen} \1\2,", text
+        r"(?:Разморожены слои из блока «(\w+)» базовой модели|unfrozen: (\w+),)", r"unfreeze=\1\2,", text
     )
     return re.sub(r"Dense\(p_num_classes, activation='softmax'\)", "softmax", text)
 
@@ -48,8 +73,8 @@ def table(language: str) -> str:
             row.number,
             row.date,
             row.base_model,
-            short(row.extra_layers, language),
-            short(row.optimizer, language),
+            f"`{short(row.extra_layers)}`",
+            f"`{short(row.optimizer)}`",
             YES_NO[language][0 if "yes" in row.augmentation else 1],
             row.epochs,
             f"{row.val_accuracy:g}",
@@ -77,18 +102,44 @@ def results(language: str) -> str:
         rows.append(
             (
                 row.number,
-                short(f"{row.base_model}, {row.extra_layers}", language).removesuffix(", softmax"),
+                f"`{short(f'{row.base_model}, {row.extra_layers}').removesuffix(', softmax')}`",
                 f'`"{e.name}"`' + (f", `{json.dumps(changes)}`" if (changes := changed(e)) else ""),
                 e.image_size,
                 e.epochs,
-                f"{row.val_accuracy:.1f}",
-                f"**{row.test_accuracy:.1f}** ± {(high - low) / 2:.1f}",
-                f"{row.macro_f1:.3f}",
+                number(f"{row.val_accuracy:.1f}", language),
+                number(f"**{row.test_accuracy:.1f}** ± {(high - low) / 2:.1f}", language),
+                number(f"{row.macro_f1:.3f}", language),
                 f"{row.seconds / 60:.0f}",
-                f"[png]({row.learning_curve})",
+                f"[png]({Path(row.learning_curve).name})",
             )
         )
     return markdown(RESULTS[language].split("|"), rows)
+
+
+def headline(language: str) -> str:
+    """What README begins with: the best of the original project, emo_mini, the best network, the ensemble."""
+    headings, original, own, unknown, mini, fer, single, how, ensemble = HEADLINE[language]
+    rows = read_table(get_paths(PROJECT_ROOT)).set_index("number")
+    size = Experiment.from_json(rows.settings[68]).image_size
+
+    def accuracy(percent: float, mark: str = "") -> str:
+        low, high = (100 * bound for bound in wilson(percent / 100 * TEST_PHOTOS, TEST_PHOTOS))
+        return number(f"{mark}{percent:.1f}%{mark} ({low:.1f}–{high:.1f}%)", language)
+
+    return markdown(
+        headings.split("|"),
+        [
+            (original, own, f"{rows.val_accuracy[12]:g}% ({unknown})", '`EXPERIMENT = "12"`'),
+            (
+                mini.format(weights=number("0.87", language)),
+                fer,
+                accuracy(rows.test_accuracy[17]),
+                '`EXPERIMENT = "emo_mini"`',
+            ),
+            (single.format(size=size), fer, accuracy(rows.test_accuracy[68]), how),
+            (ensemble, fer, accuracy(100 * ENSEMBLE_RIGHT / TEST_PHOTOS, "**"), "`ENSEMBLE`, `FLIP = True`"),
+        ],
+    )
 
 
 def changed(experiment: Experiment) -> dict:
@@ -132,6 +183,12 @@ def road() -> Figure:
 
 if __name__ == "__main__":
     language = "ru" if "ru" in sys.argv[1:] else "en"
-    print(table(language), results(language), ablate.table(ablations(), language), sep="\n\n")
+    print(
+        headline(language),
+        table(language),
+        results(language),
+        ablate.table(ablations(), language),
+        sep="\n\n",
+    )
     road().savefig(FIGURE, dpi=100)
     ablate.plot(ablations()).savefig(ablate.FIGURE, dpi=100)
