@@ -1,34 +1,45 @@
 """What is wrong with a data set: the same photo twice, in two classes, in training and in test."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from emo.data.manifest import THUMBNAIL
+from emo.data.manifest import THUMBNAIL, thread_pool
 
 # Chosen on one half of 1,000 FER2013 photos, tested on the other: `python -m tools.bench.duplicates`.
+# DEVIATION is the strictest that changes nothing there; it was chosen on aligned faces (AffectNet), where
+# LIKENESS alone put 2,309 of 6,000 into one group.
 DISTANCE = 14  # of 64 hash bits: above it, a pair is not looked at
 LIKENESS = 0.965  # correlation of two thumbnails, laid over each other as well as a crop may need
-ROUGH_LIKENESS = 0.85  # the same before a crop is tried, to try few
+ROUGH_LIKENESS = 0.85  # the same before a crop is tried
+DEVIATION = 0.94  # correlation of what sets the two apart from the mean photo: aligned faces are all alike
 CONTRAST = 2.0  # grey levels of standard deviation; flatter pictures are all alike
 CROPS = (0.03, 0.06)  # shares of width and height that a copy may lack
 DETAIL = 16  # pixels a side that are compared
+SHORT = 15  # coordinates that rule most pairs out; with one more they fill a processor's cache line
+MANY = 1000  # pairs that are linked at once: linking goes over all photos
+SAMPLE = 1000  # photos that the mean photo is made of
 
 
 def find_duplicates(
     manifest: pd.DataFrame, near: bool = True, distance: int = DISTANCE, likeness: float = LIKENESS
 ) -> pd.DataFrame:
-    """The photos that have a twin, one row each, twins of one another under one number.
+    """The photos that have a duplicate or near-duplicate, one row each; copies of one photo share a number.
 
     `manifest` is that of `scan_dataset`, of any folders, with a column split where there are several.
     Columns: group (1, 2, …), path, label, split ("" without that column), kind ("identical" where another
     file has the same bytes, else "near": resized, recompressed, mirrored or slightly cropped) and sha256.
     `near=False` finds identical files alone. `distance` is in bits of 64, `likeness` a correlation (0…1).
+    Where the photos are much alike, as aligned faces are, a copy must also share what sets it apart from
+    their mean (DEVIATION). Python's threads use all cores; memory is about 3 kB per photo.
     """
     photos = manifest[manifest["problem"] == ""].sort_values("path", ignore_index=True)
     if "split" not in photos:
@@ -37,9 +48,7 @@ def find_duplicates(
     group = content
     if near and len(photos):
         different = photos.drop_duplicates("sha256", ignore_index=True)  # in the order of `content`
-        first, second = _near_pairs(different, distance, likeness).T
-        links = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(different),) * 2)
-        group = connected_components(links, directed=False)[1][content]
+        group = _near_components(different, distance, likeness)[content]
     photos["group"] = group
     photos["kind"] = np.where(photos["sha256"].duplicated(keep=False), "identical", "near")
     groups = photos[photos["group"].duplicated(keep=False)].copy()
@@ -49,7 +58,7 @@ def find_duplicates(
 
 
 def summarize_duplicates(groups: pd.DataFrame) -> pd.DataFrame:
-    """Counts over `find_duplicates`: of identical files alone (first row), and with near copies (second)."""
+    """Counts over `find_duplicates`: of identical files (first row), and with near-duplicates (second)."""
     identical = groups[groups["kind"] == "identical"]
     return pd.DataFrame(
         [_counts(identical, "sha256"), _counts(groups, "group")], index=["identical", "identical or near"]
@@ -57,7 +66,7 @@ def summarize_duplicates(groups: pd.DataFrame) -> pd.DataFrame:
 
 
 def example_pairs(groups: pd.DataFrame, count: int = 16) -> pd.DataFrame:
-    """Rows of `find_duplicates` to show side by side: two neighbours a pair, one pair a group, `count` pairs.
+    """Rows of `find_duplicates` to show side by side, two neighbours per pair: `count` pairs, one per group.
 
     Pairs with two labels come first, then those across splits.
     """
@@ -77,73 +86,149 @@ def _counts(files: pd.DataFrame, by: str) -> dict[str, int]:
         "files": len(files),
         "groups across splits": int((groups["split"].nunique() > 1).sum()),  # noqa: PD101
         "groups with conflicting labels": int((groups["label"].nunique() > 1).sum()),  # noqa: PD101
-        "test files with a twin in train": len(_with_twin_in_training(files, by)),
+        "test files with a duplicate in training": len(_duplicated_in_training(files, by)),
     }
 
 
-def _with_twin_in_training(files: pd.DataFrame, by: str) -> pd.DataFrame:
+def _duplicated_in_training(files: pd.DataFrame, by: str) -> pd.DataFrame:
     trained = files.loc[files["split"] == "train", by]
     return files[(files["split"] == "test") & files[by].isin(trained)]
 
 
-def _near_pairs(photos: pd.DataFrame, distance: int, likeness: float) -> np.ndarray:
-    """(n, 2) positions in `photos` of pairs that look the same, perhaps mirrored or slightly cropped."""
+def _near_components(photos: pd.DataFrame, distance: int, likeness: float) -> np.ndarray:
+    """(n,) a number each of `photos`, the same where pairs that look the same connect them."""
+    component = np.arange(len(photos))
     pixels = np.frombuffer(b"".join(photos["thumbnail"]), np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
     contrast = [pixels[part].std(axis=(1, 2), dtype=np.float32) for part in _parts(len(pixels))]
     varied = np.flatnonzero(np.concatenate(contrast) >= CONTRAST)
-    if len(varied) < 2:
-        return np.empty((0, 2), int)
-    pixels = pixels[varied]
-    plain, mirrored = (
-        np.array([int(code, 16) for code in photos[column].iloc[varied]], np.uint64)
-        for column in ("phash", "phash_mirrored")
-    )
-    whole = np.empty((len(pixels), DETAIL**2), np.float32)
-    for part in _parts(len(pixels)):
-        whole[part] = _normalized(_views(pixels[part], WHOLE)[:, 0])
-    rows = max(1, 2**18 // len(plain))  # keeps what is compared at a time within a processor's cache
+    parts = _parts(len(varied))
+    # NumPy lets go of Python's lock; threads of BLAS would fight with these
+    with threadpool_limits(1, "blas"), thread_pool() as pool:
+        if len(varied) > 1:
+            search = _Search(pixels[varied], distance, likeness, pool)
+            for _ in tqdm(pool.map(search.compare, parts), "comparing photos", len(parts)):
+                pass
+            component[varied] = varied[search.component]
+    return component
 
-    def candidates(start: int) -> list[np.ndarray]:
-        """(n, 3) of first photo, second photo, and whether the second is mirrored."""
+
+class _Search:
+    """Lays every photo's crops over every other photo, plain and mirrored; cheap tests come first.
+
+    1. Their hashes differ in `distance` bits at most: about a nanosecond per pair.
+    2. They are not linked yet: frames of one video are compared with one another once, not all with all.
+    3. An upper bound of their correlation, from few numbers per photo: it loses no pair.
+    4. The correlations, of the photos and of their deviations from the mean photo.
+    """
+
+    def __init__(self, pixels: np.ndarray, distance: int, likeness: float, pool: ThreadPoolExecutor):
+        self.pixels, self.distance, self.likeness = pixels, distance, likeness
+        self.deviation = min(DEVIATION, likeness)
+        self.component, self.linking = np.arange(len(pixels)), threading.Lock()
+        described = pool.map(_described, (pixels[part] for part in _parts(len(pixels))))
+        described = tqdm(described, "describing photos", len(_parts(len(pixels))))
+        hashes, whole = zip(*described, strict=True)
+        self.codes = np.concatenate(hashes, axis=1).ravel()
+        self.whole = np.concatenate(whole)
+        self.mean = _mean_photo(self.whole, likeness)
+        self.basis = _basis(_unit(_sample(self.whole) - self.mean))
+        turns = (np.asarray, _turned)
+        shorts = [self._shorten(_unit(turn(part) - self.mean)) for turn in turns for part in whole]
+        self.short = np.concatenate(shorts)
+
+    def compare(self, part: slice) -> None:
+        """Links each photo in `part` with those that look like one of its crops."""
+        crops = [_views(self.pixels[part], resampling) for resampling in (WHOLE, *CROPPED)]
+        crops = _normalized(np.concatenate(crops, axis=1))
+        deviations = _unit(crops - self.mean)
         found = []
-        for mirror, codes in enumerate((plain, mirrored)):
-            apart = np.bitwise_count(plain[start : start + rows, None] ^ codes[None, start:])
-            first, second = np.divmod(np.flatnonzero(apart <= distance), len(plain) - start)
-            first, second = (first + start)[second > first], (second + start)[second > first]
-            views = _turned(whole[second]) if mirror else whole[second]
-            alike = np.einsum("ij,ij->i", whole[first], views) >= ROUGH_LIKENESS
-            found.append(np.column_stack((first, second, np.full(len(first), mirror)))[alike])
-        return found
+        views = zip(crops, deviations, self._shorten(deviations), strict=True)
+        for photo, some in enumerate(views, part.start):
+            found.append(self._alike(photo, *some))
+            if sum(map(len, found)) > MANY:
+                self._link(np.concatenate(found))
+                found.clear()
+        if found:
+            self._link(np.concatenate(found))
 
-    def same(part: slice) -> np.ndarray:
-        """Whether one photo of a pair correlates with a crop of the other."""
-        first, second, mirror = pairs[part].T
-        here, there = pixels[first], pixels[second]
-        there[mirror == 1] = there[mirror == 1, :, ::-1]
-        views = whole[second]
-        views[mirror == 1] = _turned(views[mirror == 1])
-        best = np.maximum(_best_crop(here, views), _best_crop(there, whole[first]))
-        return best >= likeness
+    def _link(self, pairs: np.ndarray) -> None:
+        """Makes one component of those that the pairs (n, 2) connect, numbered as the first in it."""
+        with self.linking:
+            first, second = self.component[pairs].T
+            new = first != second
+            if new.any():
+                links = coo_array((new[new], (first[new], second[new])), shape=(len(self.component),) * 2)
+                label = connected_components(links, directed=False)[1]
+                self.component = np.unique(label, return_index=True)[1][label[self.component]]
 
-    with ThreadPoolExecutor() as pool:  # NumPy lets go of Python's lock
-        starts = range(0, len(plain), rows)
-        found = tqdm(pool.map(candidates, starts), "comparing photos", len(starts))
-        pairs = np.concatenate([np.empty((0, 3), int), *(pairs for some in found for pairs in some)])
-        parts = _parts(len(pairs))
-        found = tqdm(pool.map(same, parts), "checking candidates", len(parts))
-        chosen = np.concatenate([np.empty(0, bool), *found])
-    return varied[pairs[chosen, :2]]
+    def _alike(self, photo: int, crops: np.ndarray, deviations: np.ndarray, shorts: np.ndarray) -> np.ndarray:
+        """(n, 2) of the photo and those that look like one of its crops, but for linked ones."""
+        near = np.flatnonzero(np.bitwise_count(self.codes ^ self.codes[photo]) <= self.distance)
+        component, count = self.component, len(self.whole)
+        near = near[component[near % count] != component[photo]]
+        bound = (shorts @ self.short.take(near, axis=0, mode="clip").T).max(axis=0)  # "clip" is the fast one
+        near = near[bound >= self.deviation - ROUNDING]
+        same = [self._same(near[part], crops, deviations) for part in _parts(len(near))]
+        others = near[np.concatenate([np.empty(0, bool), *same])] % count
+        return np.column_stack((np.full(len(others), photo), others))
+
+    def _same(self, others: np.ndarray, crops: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+        """(n,) whether one of `crops` looks like each of `others`, which count mirrored photos last."""
+        mirrored, index = np.divmod(others, len(self.whole))
+        views = self.whole[index]
+        views[mirrored == 1] = _turned(views[mirrored == 1])
+        correlation = views @ crops.T
+        same = correlation >= self.likeness
+        same &= _unit(views - self.mean) @ deviations.T >= self.deviation
+        return same.any(axis=1) & (correlation[:, 0] >= ROUGH_LIKENESS)
+
+    def _shorten(self, units: np.ndarray) -> np.ndarray:
+        """(…, SHORT + 1) of unit vectors (…, DETAIL²): some coordinates, and the length of what these lack.
+
+        By Cauchy and Schwarz the product of two is no smaller than that of the vectors.
+        """
+        some = units @ self.basis
+        lacking = 1 - np.einsum("...d,...d->...", some, some)
+        return np.concatenate((some, np.sqrt(np.maximum(lacking, 0))[..., None]), axis=-1)
 
 
-def _best_crop(pixels: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n,) highest correlation of a photo or one of its crops with another, which is normalized."""
-    best = np.full(len(pixels), -1, np.float32)
-    for resampling in (WHOLE, *CROPPED):
-        views = _views(pixels, resampling)
-        products = np.matmul(views, others[:, :, None])[..., 0]
-        variance = np.einsum("nvd,nvd->nv", views, views) - DETAIL**2 * views.mean(axis=-1) ** 2
-        best = np.maximum(best, (products / np.sqrt(np.maximum(variance, 1e-6))).max(axis=1))
-    return best
+def _described(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(2, n) hashes of the photos and of their mirror images, and (n, DETAIL²) normalized pictures."""
+    return _hashes(pixels), _normalized(_views(pixels, WHOLE)[:, 0])
+
+
+def _hashes(pixels: np.ndarray) -> np.ndarray:
+    """(2, n) uint64: the perceptual hash, bit for bit imagehash's `phash`, of each photo and mirrored photo.
+
+    For many photos at once, as imagehash takes longer for one than decoding it.
+    """
+    larger = [Image.fromarray(photo).resize((32, 32), Image.Resampling.LANCZOS) for photo in pixels]
+    low = WAVES @ np.stack(larger).astype(float) @ WAVES.T
+    both = np.stack((low, low * (-1.0) ** np.arange(8)))  # mirroring turns the sign of each odd wave
+    both = both.reshape(2, -1, 64)
+    bits = both > np.median(both, axis=-1, keepdims=True)
+    return np.packbits(bits, axis=-1).view(">u8")[..., 0].astype(np.uint64)
+
+
+def _sample(photos: np.ndarray) -> np.ndarray:
+    return photos[:: -(-len(photos) // SAMPLE)]
+
+
+def _mean_photo(whole: np.ndarray, likeness: float) -> np.ndarray:
+    """(DETAIL²,) the mean of different photos, near 0 where there are few.
+
+    Else the frames of one scene would be their own mean, and their deviations from it noise.
+    """
+    photos = _sample(whole)
+    photos = photos[~np.triu(photos @ photos.T >= likeness, 1).any(axis=0)]
+    mean = photos.sum(axis=0) / (len(photos) + 10)  # so that no photo makes up more than 1/11
+    return (mean + _turned(mean)[0]) / 2  # mirrored copies are compared with the same one
+
+
+def _basis(units: np.ndarray) -> np.ndarray:
+    """(DETAIL², SHORT) orthonormal: along these directions the photos and their mirror images differ most."""
+    units = np.concatenate((units, _turned(units)))
+    return np.linalg.eigh(units.T @ units)[1][:, -SHORT:]
 
 
 def _parts(count: int, size: int = 128) -> list[slice]:
@@ -161,6 +246,8 @@ def _resampling(*crops: tuple[float, float]) -> np.ndarray:
     return np.concatenate([np.asarray(line).T for line in lines])
 
 
+ROUNDING = 1e-4  # of products of float32
+WAVES = dct(np.eye(32), axis=0)[:8]
 WHOLE = _resampling((0, 1))
 CROPPED = [_resampling(*((place * crop, 1 - crop) for place in (0, 0.5, 1))) for crop in CROPS]
 
@@ -184,5 +271,8 @@ def _turned(views: np.ndarray) -> np.ndarray:
 
 def _normalized(views: np.ndarray) -> np.ndarray:
     """Of mean 0 and length 1, so that a product of two is their correlation."""
-    views = views - views.mean(axis=-1, keepdims=True)
+    return _unit(views - views.mean(axis=-1, keepdims=True))
+
+
+def _unit(views: np.ndarray) -> np.ndarray:
     return views / np.maximum(np.linalg.norm(views, axis=-1, keepdims=True), 1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import stat
 import struct
@@ -30,6 +31,8 @@ AVIF_BRANDS = (b"avif", b"avis")  # the kind of a file in the ISO container, byt
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 MAX_BYTES = 2**29  # no picture of an allowed number of pixels needs more
 MAX_JPEG_PIXELS = 2**29  # of a JPEG that can be decoded line by line, at an eighth of its size
+MAX_SCANS = 100  # of a JPEG, each of which goes over all pixels; libjpeg writes 18 at most
+SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]")  # its marker and length, for 1 to 4 colours
 LARGE = 2**24  # pixels; pictures beyond are decoded one at a time, however many threads there are
 ORIENTATION = 0x0112
 TURNS = {
@@ -49,6 +52,7 @@ REASONS = (  # how those begin that this module gives for a file that is no pict
     "too large (",
     "AVIF, which ",
     "HEIC, which ",
+    "too many scans (",
     "cannot be read (",
 )
 _one_large = threading.Lock()
@@ -163,7 +167,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
-    """The picture with only its header read; Unusable where decoding it could exhaust the memory."""
+    """The picture with only its header read; Unusable where decoding it could exhaust memory or time."""
     if data.startswith(b"\xff\xd8"):
         image = JpegImageFile(BytesIO(data))  # Image.open would refuse it by its full size
         read = image.fp.tell()  # up to its first scan, whose header lists the colours that it holds
@@ -171,6 +175,9 @@ def _open(data: bytes) -> Image.Image:
         by_lines = colours == struct.pack(">HB", 2 * image.layers + 6, image.layers)
         by_lines = by_lines and "progressive" not in image.info  # else it is decoded as a whole
         limit = max(MAX_JPEG_PIXELS, _max_pixels()) if by_lines else _max_pixels()
+        scans = 1 if by_lines else sum(1 for _ in SCAN.finditer(data))
+        if scans > MAX_SCANS:
+            raise Unusable(f"too many scans ({scans:,}, over {MAX_SCANS})")
     else:
         image, limit = Image.open(BytesIO(data), formats=(*FORMATS, *_iso_format(data))), _max_pixels()
     width, height = image.size

@@ -5,13 +5,13 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-import imagehash
 import pandas as pd
-from PIL import ImageOps
-from tqdm.contrib.concurrent import thread_map
+from tqdm.auto import tqdm
 
 from emo.data.image_io import Unusable, decode, read_bytes, reason
 from emo.errors import UserError
@@ -20,8 +20,8 @@ from emo.paths import IMAGE_SUFFIXES, Paths
 
 TABLE_COLUMNS = ("path", "label", "emotion", "confidence", "box")  # beside one a class, in tables of answers
 THUMBNAIL = 24  # pixels a side
-COLUMNS = ["path", "width", "height", "mode", "bytes", "sha256", "problem"]
-LOOKS = ["phash", "phash_mirrored", "thumbnail"]  # what the search for near copies needs
+CHUNK = 4  # files a thread reads at a time: few, so that Ctrl-C ends a scan at once
+COLUMNS = ["path", "width", "height", "mode", "bytes", "sha256", "problem", "thumbnail"]
 
 
 def class_names(paths: Paths) -> tuple[str, ...]:
@@ -121,13 +121,12 @@ def _class_folders(folder: Path) -> dict[str, Path]:
 
 
 def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """The manifest: one row a file that is not hidden, sorted by path; each photo is read once.
+    """The manifest: one row per file that is not hidden, sorted by path; each photo is read once.
 
     Columns: path (absolute, with /), label (the first folder's name, "" for a file in none), width and height
     in pixels as stored, mode (Pillow's), bytes, sha256, problem ("" when training can read the photo, else
-    the reason), and what finds near copies: phash and phash_mirrored (64 bits, hexadecimal) and thumbnail
-    (24 × 24 grey bytes). A missing folder, or a photo outside the folders `names`, raises UserError; a bad
-    file never does.
+    the reason) and thumbnail (24 × 24 grey bytes, by which near-duplicates are found). A missing folder, or a
+    photo outside the folders `names`, raises UserError; a bad file never does.
     """
     folder = Path(folder).expanduser().absolute()  # links stay: data/ may be one to another disk
     if not folder.is_dir():
@@ -140,8 +139,8 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
             raise UserError(f"{file} lies in no class folder ({', '.join(names)}); move it into one or away.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # a broken EXIF block does the pixels no harm
-        rows = thread_map(_inspect, files, desc=f"Reading {folder.name}", unit="photo")
-    manifest = pd.DataFrame(rows, columns=[*COLUMNS, *LOOKS])
+        rows = _inspect_all(files, f"Reading {folder.name}")
+    manifest = pd.DataFrame(rows, columns=COLUMNS)
     manifest.insert(1, "label", list(map(printable, labels)))
     return manifest
 
@@ -154,9 +153,34 @@ def scan_splits(paths: Paths) -> pd.DataFrame:
     return pd.concat(manifests, ignore_index=True)
 
 
+def _inspect_all(files: list[Path], title: str) -> list[tuple]:
+    """A manifest row per file, on all cores.
+
+    By threads: reading, SHA-256 and Pillow's decoding let go of Python's lock, and unlike processes they
+    start at once, in notebooks and scripts alike, and end with this one.
+    """
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    rows = []
+    with thread_pool() as pool, tqdm(total=len(files), desc=title, unit="photo") as bar:
+        for some in pool.map(lambda chunk: list(map(_inspect, chunk)), chunks):
+            rows += some
+            bar.update(len(some))
+    return rows
+
+
+@contextmanager
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for all cores; at an error or Ctrl-C what none has begun is dropped, not finished first."""
+    pool = ThreadPoolExecutor()
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _inspect(path: Path) -> tuple:
     """A manifest row without its label, from a single read of the file."""
-    width, height, mode, size, digest, problem, look = 0, 0, "", 0, "", "", ("", "", b"")
+    width, height, mode, size, digest, problem, thumbnail = 0, 0, "", 0, "", "", b""
     name = path.as_posix()
     try:
         size = path.stat().st_size
@@ -168,12 +192,10 @@ def _inspect(path: Path) -> tuple:
         size, digest = len(data), hashlib.sha256(data).hexdigest()
         photo = decode(data, THUMBNAIL)
         width, height, mode = photo.width, photo.height, photo.mode
-        grey = photo.square.convert("L")
-        mirrored = ImageOps.mirror(grey)
-        look = str(imagehash.phash(grey)), str(imagehash.phash(mirrored)), grey.tobytes()
+        thumbnail = photo.square.convert("L").tobytes()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
         problem = reason(error)
-    return printable(name), width, height, mode, size, digest, problem, *look
+    return printable(name), width, height, mode, size, digest, problem, thumbnail
 
 
 def printable(name: str) -> str:

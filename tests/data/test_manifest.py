@@ -1,7 +1,11 @@
 """A folder with everything that a folder can hold; pictures used as a person sees them; mutated bytes."""
 
 import os
+import signal
 import struct
+import subprocess
+import sys
+import time
 import tracemalloc
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +19,7 @@ from emo.data.image_io import load_images, read_image, to_rgb
 from emo.data.manifest import scan_dataset
 from emo.data.split import training_manifests
 from emo.errors import UserError
+from emo.paths import PROJECT_ROOT
 from tests.fixtures import picture, write_photos
 
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
@@ -169,6 +174,41 @@ def test_a_huge_jpeg_is_used_in_little_memory(tmp_path):
     image = read_image(tmp_path / "huge.jpg", 32)
     assert image[:, :15].max() < 10
     assert image[:, 17:].min() > 245
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each costs the decoder another pass over all pixels."""
+    data = encoded(picture(RED, 0, 1500), "JPEG", progressive=True, quality=20)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + data[-2:]
+
+
+def test_a_jpeg_of_endless_scans_is_refused_at_once(tmp_path):
+    (tmp_path / "slow.jpg").write_bytes(many_scans(1500))
+    (tmp_path / "usual.jpg").write_bytes(many_scans(1))
+    start = time.monotonic()
+    assert problems(tmp_path) == {"slow.jpg": "too many scans (1,509, over 100)", "usual.jpg": ""}
+    with pytest.raises(UserError, match="too many scans"):
+        read_image(tmp_path / "slow.jpg", 32)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_a_scan_at_once(tmp_path):
+    (tmp_path / "0.png").write_bytes(encoded(picture(RED, 0, 1000), "PNG"))
+    for index in range(1, 2000):
+        (tmp_path / f"{index}.png").symlink_to("0.png")
+    script = "import sys; from emo.data.manifest import scan_dataset; scan_dataset(sys.argv[1])"
+    scan = subprocess.Popen(  # as `python -c`: there is no main module that a child could import
+        [sys.executable, "-c", script, tmp_path], cwd=PROJECT_ROOT, stderr=subprocess.PIPE
+    )
+    while b"photo/s" not in scan.stderr.read(30):  # the bar moves
+        assert scan.poll() is None
+    scan.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    scan.communicate(timeout=60)
+    assert scan.returncode not in (0, None)
+    assert time.monotonic() - start < 5
 
 
 def test_memory_does_not_grow_with_the_photos(tmp_path):

@@ -1,8 +1,9 @@
-"""Measures the search for twins: `python -m tools.bench.duplicates --dataset DIR`.
+"""Measures the search for duplicates: `python -m tools.bench.duplicates --dataset DIR`.
 
-DIR holds train/, val/ and test/ with a folder a class, such as FER2013's. Printed are the duplicates in it;
-recall and false alarms on copies made from 1,000 of its photos that have no identical twin, thresholds chosen
-on one half and reported on the other; speed and memory on 3,000 and 30,000 photos, each in its own process.
+DIR holds train/, val/ and test/ with a folder per class, such as FER2013's. Printed are the duplicates in it;
+recall and false pairs on copies made from 1,000 of its photos that have no identical file, thresholds chosen
+on one half and reported on the other; speed and memory on 3,000 and 30,000 of its photos, and on 3,000,
+30,000 and 100,000 generated ones, each in its own process. `--speed` prints the last part alone.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 from PIL import Image, ImageOps
@@ -28,6 +30,8 @@ from emo.paths import PROJECT_ROOT
 
 PHOTOS = 1000
 SIZES = (3_000, 30_000)
+GENERATED = (3_000, 30_000, 100_000)
+GENERATED_SIDE = 80  # pixels
 
 
 def cropped(share: float) -> Callable[[Image.Image], Image.Image]:
@@ -57,7 +61,7 @@ def scan_splits(dataset: Path) -> pd.DataFrame:
 
 
 def halves(manifest: pd.DataFrame, folder: Path) -> list[tuple[pd.DataFrame, dict[str, pd.DataFrame]]]:
-    """Twice 500 photos without an identical twin, each with the manifests of its changed copies."""
+    """Twice 500 photos without an identical file, each with the manifests of its changed copies."""
     random.seed(0)
     alone = manifest[(manifest["problem"] == "") & ~manifest["sha256"].duplicated(keep=False)]
     chosen = random.sample(sorted(alone["path"]), PHOTOS)
@@ -110,13 +114,11 @@ def peak_memory() -> Iterator[list[int]]:
         watcher.join()
 
 
-def measure(dataset: Path, count: int) -> dict[str, float]:
-    """Seconds and memory of scan and duplicates on `count` photos, drawn at random."""
-    random.seed(1)
-    files = random.sample(sorted(path for path in dataset.rglob("*.*") if path.is_file()), count)
+def measure(photos: list[Path]) -> dict[str, float]:
+    """Seconds and memory of scan and search on `photos`."""
     with tempfile.TemporaryDirectory() as folder:
-        for index, file in enumerate(files):
-            file.read_bytes()  # both sizes from the disk's cache
+        for index, file in enumerate(photos):
+            file.read_bytes()  # all sizes from the disk's cache
             (Path(folder) / f"{index}{file.suffix}").symlink_to(file.resolve())
         with peak_memory() as memory:
             start, cpu = time.perf_counter(), time.process_time()
@@ -124,16 +126,71 @@ def measure(dataset: Path, count: int) -> dict[str, float]:
             scanned, cpu_scanned = time.perf_counter(), time.process_time()
             find_duplicates(manifest)
             end, cpu_end = time.perf_counter(), time.process_time()
+    count = len(photos)
     return {
         "photos": count,
         "scan, photos/s": round(count / (scanned - start)),
-        "duplicates, s": round(end - scanned, 2),
-        "µs a photo": round((end - start) / count * 1e6),
-        "CPU µs a photo, scan": round((cpu_scanned - cpu) / count * 1e6),
-        "CPU µs a photo, duplicates": round((cpu_end - cpu_scanned) / count * 1e6),
+        "scan and search, s": round(end - start, 1),
+        "search, s": round(end - scanned, 1),
+        "µs per photo": round((end - start) / count * 1e6),
+        "CPU µs per photo, scan": round((cpu_scanned - cpu) / count * 1e6),
+        "CPU µs per photo, search": round((cpu_end - cpu_scanned) / count * 1e6),
         "MiB before": round(memory[0] / 2**20),
         "MiB at most": round(max(memory) / 2**20),
     }
+
+
+def drawn(dataset: Path, count: int) -> list[Path]:
+    """`count` of its photos, at random."""
+    random.seed(1)
+    return random.sample(sorted(path for path in dataset.rglob("*.*") if path.is_file()), count)
+
+
+def generated(folder: Path, count: int) -> list[Path]:
+    """`count` different photos: soft light, coarse and fine."""
+    noise = np.random.default_rng(0)
+    for index in range(count):
+        layers = [
+            Image.fromarray(noise.integers(0, 256, (cells, cells, 3), np.uint8)).resize(
+                (GENERATED_SIDE, GENERATED_SIDE), Image.Resampling.BICUBIC
+            )
+            for cells in (5, 16)
+        ]
+        Image.blend(*layers, 0.3).save(folder / f"{index}.jpg", quality=85)
+    return sorted(folder.iterdir())
+
+
+def measured_apart(source: str | Path, count: int) -> dict[str, float]:
+    """`measure` in a process of its own, so that no other's memory counts."""
+    command = [sys.executable, "-m", "tools.bench.duplicates", f"--dataset={source}", f"--measure={count}"]
+    output = subprocess.run(command, cwd=PROJECT_ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(output.stdout)
+
+
+def print_speed(dataset: Path) -> None:
+    """The table of speed and memory, of the dataset's photos and of generated ones."""
+    files = sum(path.is_file() for path in dataset.rglob("*.*"))
+    rows = {f"{size:,} of {dataset.name}": measured_apart(dataset, size) for size in SIZES if size <= files}
+    with tempfile.TemporaryDirectory() as folder:
+        generated(Path(folder), max(GENERATED))
+        rows |= {f"{size:,} generated": measured_apart(folder, size) for size in GENERATED}
+    print(pd.DataFrame(rows).to_string(float_format="{:,.10g}".format))
+
+
+def print_thresholds(manifest: pd.DataFrame) -> None:
+    """Recall and false pairs over a grid of thresholds, and those chosen on the other half."""
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = halves(manifest, Path(folder))
+        grid = product((10, 12, 14, 16), (0.94, 0.955, 0.965, 0.975))
+        rows = [
+            {"distance": distance, "likeness": likeness}
+            | near_copies(*first, distance=distance, likeness=likeness)
+            for distance, likeness in grid
+        ]
+        print(f"Thresholds, on {PHOTOS // 2} photos and their copies (false: pairs of different photos):")
+        print(pd.DataFrame(rows).to_string(index=False), "\n")
+        print(f"distance={DISTANCE}, likeness={LIKENESS}, on the other {PHOTOS // 2}:")
+        print(pd.Series(near_copies(*second)).to_string(), "\n")
 
 
 def main() -> None:
@@ -144,50 +201,26 @@ def main() -> None:
     parser.add_argument(
         "--dataset", type=Path, default=Path("data"), help="the folder of train/, val/, test/"
     )
+    parser.add_argument("--speed", action="store_true", help="measure speed and memory alone")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     dataset = options.dataset.expanduser().resolve()
+    if options.measure:
+        print(json.dumps(measure(drawn(dataset, options.measure))))
+        return
     if not (dataset / "train").is_dir():
         print(f"Skipped: {dataset / 'train'} is not there; give --dataset DIR that holds train/.")
         return
-    if options.measure:
-        print(json.dumps(measure(dataset, options.measure)))
-        return
-
-    manifest = scan_splits(dataset)
-    print(summarize_duplicates(find_duplicates(manifest)).T.to_string(), "\n")
-    if (~manifest["sha256"].duplicated(keep=False)).sum() < PHOTOS:
-        print(f"near copies skipped: {dataset} has fewer than {PHOTOS:,} photos without an identical twin.")
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            first, second = halves(manifest, Path(folder))
-            grid = product((10, 12, 14, 16), (0.94, 0.955, 0.965, 0.975))
-            rows = [
-                {"distance": distance, "likeness": likeness}
-                | near_copies(*first, distance=distance, likeness=likeness)
-                for distance, likeness in grid
-            ]
-            print(f"Thresholds, on {PHOTOS // 2} photos and their copies (false: pairs of different photos):")
-            print(pd.DataFrame(rows).to_string(index=False), "\n")
-            print(f"distance={DISTANCE}, likeness={LIKENESS}, on the other {PHOTOS // 2}:")
-            print(pd.Series(near_copies(*second)).to_string(), "\n")
-
-    files = sum(path.is_file() for path in dataset.rglob("*.*"))
-    rows = []
-    for size in SIZES:
-        if files < size:
-            print(f"{size:,} photos skipped: {dataset} has only {files:,} files.")
-            continue
-        command = [
-            sys.executable,
-            "-m",
-            "tools.bench.duplicates",
-            f"--dataset={dataset}",
-            f"--measure={size}",
-        ]
-        output = subprocess.run(command, cwd=PROJECT_ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        rows.append(json.loads(output.stdout))
-    print(pd.DataFrame(rows).T.to_string(header=False))
+    if not options.speed:
+        manifest = scan_splits(dataset)
+        print(summarize_duplicates(find_duplicates(manifest)).T.to_string(), "\n")
+        if (~manifest["sha256"].duplicated(keep=False)).sum() < PHOTOS:
+            print(
+                f"near-duplicates skipped: fewer than {PHOTOS:,} photos in {dataset} have no identical file."
+            )
+        else:
+            print_thresholds(manifest)
+    print_speed(dataset)
 
 
 if __name__ == "__main__":
