@@ -43,3 +43,16 @@ def write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(text, encoding="utf-8", newline="\n")
     draft.replace(path)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes the file whole or not at all, and to the disk before it gets its name. Raises OSError."""
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
