@@ -259,7 +259,7 @@ def _of_applications(kind: str, settings: dict, inputs: tuple[str, ...]) -> list
         size = {key: settings[key] for key in ("height", "width")}
         return [Step("Resizing", size | {"crop_to_aspect_ratio": True}, inputs)]
     shortcut, residual = inputs  # InceptionResNetV2's
-    scaled = Step("Rescaling", {"scale": settings["scale"]}, (residual,))
+    scaled = Step("Rescaling", {"scale": settings["scale"], "offset": 0.0}, (residual,))
     return [scaled, Step("Add", {}, (shortcut, None))]
 
 
@@ -402,7 +402,7 @@ def _inputs(kind: str, name: str, args: list, kwargs: dict) -> tuple[str, ...]:
         said = dict(zip(keys, args, strict=False)) | kwargs
         given = [[said.pop(key) for key in keys if said.get(key) is not None]]
         more = [*args[3:], *said.values()]
-    elif kind in IDENTITIES or kind in ("CenterCrop", "RandomCrop"):
+    elif kind in IDENTITIES or kind in ("CenterCrop", "RandomCrop", "Resizing"):
         more = [*args[1:], *(value for key, value in kwargs.items() if key != "training")]
     tensors = given[0] if given and isinstance(given[0], list) else given
     plain = tensors and all(isinstance(tensor, Tensor) for tensor in tensors)

@@ -150,19 +150,19 @@ def _steps(name: str, x, given: dict) -> list[Step] | None:
     if name == "exp":
         return [Step("Activation", {"activation": "exponential"}, one)]
     if name == "negative":
-        return [Step("Rescaling", {"scale": -1.0}, one)]
+        return [_rescaling(-1.0, 0.0, one)]
     if name == "square":
         return [Step("Multiply", {}, one * 2)]
     if name == "abs":  # max(x, −x)
-        return [Step("Rescaling", {"scale": -1.0}, one), Step("Maximum", {}, (x.name, None))]
+        return [_rescaling(-1.0, 0.0, one), Step("Maximum", {}, (x.name, None))]
     if name == "clip":
         low, high = _constant(given.pop("x_min", None)), _constant(given.pop("x_max", None))
         if not isinstance(low, float) or not isinstance(high, float) or high <= low:
             return None
         return [
-            Step("Rescaling", {"offset": -low}, one),
+            _rescaling(1.0, -low, one),
             Step("ReLU", {"max_value": high - low}),
-            Step("Rescaling", {"offset": low}),
+            _rescaling(1.0, low),
         ]
     if name == "identity" or (name == "cast" and "float" in str(given.pop("dtype", ""))):
         return [Step("Identity", {}, one)]
@@ -202,15 +202,15 @@ def _arithmetic(name: str, x, y) -> list[Step] | None:
     if c is None:
         return None
     if name == "add":
-        return [Step("Rescaling", {"offset": c}, one)]
+        return [_rescaling(1.0, c, one)]
     if name == "subtract":
         scale, offset = (-1.0, c) if turned else (1.0, _each(c, lambda each: -each))
-        return [Step("Rescaling", {"scale": scale, "offset": offset}, one)]
+        return [_rescaling(scale, offset, one)]
     if name == "multiply":
-        return [Step("Rescaling", {"scale": c}, one)]
+        return [_rescaling(c, 0.0, one)]
     if name == "divide":
         zero = 0 in (c if isinstance(c, list) else [c])
-        return None if turned or zero else [Step("Rescaling", {"scale": _each(c, lambda each: 1 / each)}, one)]
+        return None if turned or zero else [_rescaling(_each(c, lambda each: 1 / each), 0.0, one)]
     if name == "pow":
         return [Step("Multiply", {}, one * 2)] if c == 2 and not turned else None
     if name == "maximum" and c == 0:
@@ -218,10 +218,14 @@ def _arithmetic(name: str, x, y) -> list[Step] | None:
     # max(x, c) = c + relu(x − c), min(x, c) = c − relu(c − x)
     sign = 1.0 if name == "maximum" else -1.0
     return [
-        Step("Rescaling", {"scale": sign, "offset": _each(c, lambda each: -sign * each)}, one),
+        _rescaling(sign, _each(c, lambda each: -sign * each), one),
         Step("ReLU"),
-        Step("Rescaling", {"scale": sign, "offset": c}),
+        _rescaling(sign, c),
     ]
+
+
+def _rescaling(scale, offset, inputs: tuple[str | None, ...] = (None,)) -> Step:
+    return Step("Rescaling", {"scale": scale, "offset": offset}, inputs)
 
 
 def _constant(value) -> float | list[float] | None:
