@@ -255,7 +255,9 @@ def _chain(name: str, made: Sequence[Step], dtype: str, before: str | None = Non
 
 
 def _of_applications(kind: str, settings: dict, inputs: tuple[str, ...]) -> list[Step]:
-    if kind == "RandomCrop":  # as documented, and as Keras 2 has it: Keras 3.13 predicts from the whole picture
+    if (
+        kind == "RandomCrop"
+    ):  # as documented, and as Keras 2 has it: Keras 3.13 predicts from the whole picture
         size = {key: settings[key] for key in ("height", "width")}
         return [Step("Resizing", size | {"crop_to_aspect_ratio": True}, inputs)]
     shortcut, residual = inputs  # InceptionResNetV2's
@@ -470,7 +472,10 @@ def _plain(kind: str, key: str, value):
 
 def _activation(kind: str, said: dict) -> str | Step:
     """A function of Keras by its name, or a layer that has no weights."""
-    name, settings = _kind(said | {"module": said.get("module", "").replace("builtins", "keras")}), said["config"]
+    name, settings = (
+        _kind(said | {"module": said.get("module", "").replace("builtins", "keras")}),
+        said["config"],
+    )
     if name == "function" and isinstance(settings, str):
         return _plain(kind, "activation", settings)
     if name in ACTIVATION_LAYERS:

@@ -47,7 +47,9 @@ def sentences(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:150]
         if "truncated file" in reason:
-            raise UserError(f"{path.name} is cut off: a copy or download broke off; fetch it again.") from None
+            raise UserError(
+                f"{path.name} is cut off: a copy or download broke off; fetch it again."
+            ) from None
         raise UserError(
             f"{path.name} could not be opened as a Keras model: it is damaged or of a kind unknown here "
             f"({type(error).__name__}: {_printable(reason)}); copy it anew, or save it anew where it opens."
@@ -113,7 +115,9 @@ def check_memory(needed: float) -> None:
     try:
         limit = float(said) if said else MEMORY_GB
     except ValueError:
-        raise UserError(f"The environment variable {MEMORY} is {said!r}; set it to gigabytes, say 8.") from None
+        raise UserError(
+            f"The environment variable {MEMORY} is {said!r}; set it to gigabytes, say 8."
+        ) from None
     if needed > limit * 1e9:
         raise Unusable(
             f"asks for {needed / 1e9:.3g} GB, for its weights or for a single picture, and the limit is "

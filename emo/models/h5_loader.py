@@ -198,9 +198,11 @@ def _attention(described: Layer, given: list, arrays: list[h5py.Dataset], common
     kernels = [(query[-1], heads, size), (key[-1], heads, size), (value[-1], heads, value_size)]
     kernels.append((heads, value_size, *output))
     biases = [(heads, size), (heads, size), (heads, value_size), output]
-    shapes = kernels if not settings.get("use_bias", True) else [
-        shape for pair in zip(kernels, biases, strict=True) for shape in pair
-    ]
+    shapes = (
+        kernels
+        if not settings.get("use_bias", True)
+        else [shape for pair in zip(kernels, biases, strict=True) for shape in pair]
+    )
     values = [_checked(described, array, shape) for array, shape in zip(arrays, shapes, strict=True)]
     layer = layers.MultiHeadAttention(**settings, **common)
     layer.trainable = described.trainable
@@ -226,11 +228,15 @@ def _slice(x, places: list, common: dict):
     sizes = x.shape
     if len(sizes) != 4 or len(places) != 4 or not all(isinstance(place, (list, tuple)) for place in places):
         raise Unusable(f"cuts out places in {common['name']!r}, which this project cannot rebuild")
-    whole, *ranges = [range(*slice(*place).indices(size or 1)) for place, size in zip(places, sizes, strict=True)]
+    whole, *ranges = [
+        range(*slice(*place).indices(size or 1)) for place, size in zip(places, sizes, strict=True)
+    ]
     rows, columns, channels = ranges
     if list(places[0]) != [None] * 3 or min(map(len, ranges)) < 1 or min(rows.step, columns.step) < 1:
         raise Unusable(f"cuts out places in {common['name']!r}, which this project cannot rebuild")
-    cropping = [(each[0], size - 1 - each[-1]) for each, size in zip((rows, columns), sizes[1:3], strict=True)]
+    cropping = [
+        (each[0], size - 1 - each[-1]) for each, size in zip((rows, columns), sizes[1:3], strict=True)
+    ]
     name = common["name"]
     if cropping != [(0, 0), (0, 0)]:
         x = layers.Cropping2D(cropping, **common | {"name": f"{name}_cropped"})(x)

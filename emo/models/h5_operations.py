@@ -62,11 +62,27 @@ ARGUMENTS = {
     **{"elu": ("alpha",), "gelu": ("approximate",), "resize": ("size",)},
 }
 # one meaning under several names
-SAME = {"x2": "y", "bias": "y", "alpha": "negative_slope", "clip_value_min": "x_min", "clip_value_max": "x_max"}
+SAME = {
+    "x2": "y",
+    "bias": "y",
+    "alpha": "negative_slope",
+    "clip_value_min": "x_min",
+    "clip_value_max": "x_max",
+}
 SAME |= {"shape": "newshape", "perm": "axes", "key": "slice_spec", "method": "interpolation"}
 FIRST = ("x", "x1", "xs", "features", "logits", "value", "values", "input", "inputs", "tensor", "images", "t")
 FIRST += ("input_tensor", "a", "input_data")
-IGNORED = ("name", "data_format", "dtype_hint", "preserve_aspect_ratio", "trainable", "dtype", "function", "fill_mode", "fill_value")
+IGNORED = (
+    "name",
+    "data_format",
+    "dtype_hint",
+    "preserve_aspect_ratio",
+    "trainable",
+    "dtype",
+    "function",
+    "fill_mode",
+    "fill_value",
+)
 MERGES = {"add": "Add", "multiply": "Multiply", "subtract": "Subtract", "maximum": "Maximum"}
 MERGES |= {"minimum": "Minimum"}
 POOLS = {"mean": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
@@ -137,7 +153,9 @@ def _steps(name: str, x, given: dict) -> list[Step] | None:
     if name in ACTIVATIONS:
         return [Step("Activation", {"activation": name}, one)]
     if name == "gelu":  # keras.ops approximates it by default, Keras 2 does not
-        return [Step("Activation", {"activation": "gelu"}, one)] if not given.pop("approximate", False) else None
+        return (
+            [Step("Activation", {"activation": "gelu"}, one)] if not given.pop("approximate", False) else None
+        )
     if name in ("softmax", "log_softmax"):
         axis = given.pop("axis", -1)
         if name == "softmax":

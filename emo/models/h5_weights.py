@@ -164,7 +164,9 @@ def _keras_2(file: h5py.File, name: str) -> list[tuple[str, Arrays]]:
 def _keras_3(network: keras.Model, items: dict) -> list[tuple[keras.Layer, Arrays]]:
     """The arrays of each layer. Keras 3 numbers the layers of a class instead of naming them."""
     layers = list(network.layers)
-    roots = sorted(path for path in items if path.rpartition("/")[2] in ("layers", "_layer_checkpoint_dependencies"))
+    roots = sorted(
+        path for path in items if path.rpartition("/")[2] in ("layers", "_layer_checkpoint_dependencies")
+    )
     for root in roots:
         counts, pairs = Counter(), []
         for layer in layers:

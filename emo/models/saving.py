@@ -90,7 +90,9 @@ def _between(low: float, high: float) -> Callable:
 
 def _names(value) -> bool:
     names = isinstance(value, list) and value and all(isinstance(each, str) for each in value)
-    return bool(names) and all(each and each.isprintable() for each in value) and len(set(value)) == len(value)
+    return (
+        bool(names) and all(each and each.isprintable() for each in value) and len(set(value)) == len(value)
+    )
 
 
 # what is read of the metadata: (is it so?, in words)

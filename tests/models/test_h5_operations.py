@@ -10,9 +10,9 @@ from keras import layers, ops
 
 from emo.errors import UserError
 from emo.inference.classifier import load_classifier
-from emo.models.h5_config import parse
+from emo.models.h5_config import IDENTITIES, parse
 from emo.models.h5_loader import load_model
-from tests.models.test_h5_loader import DATA, assert_answers
+from tests.models.test_h5_loader import DATA, assert_answers, change_config
 from tools.fixtures.keras2 import pictures_of
 
 PICTURES = pictures_of((16, 16, 3))
@@ -28,7 +28,9 @@ def saved(path, body, end=None, size=16):
         x = layers.Dense(3, "softmax")(x)
     model = keras.Model(images, x)
     rng = np.random.default_rng(2)
-    model.set_weights([rng.normal(0, 0.2, weight.shape) + 0.5 * (weight.ndim == 1) for weight in model.get_weights()])
+    model.set_weights(
+        [rng.normal(0, 0.2, weight.shape) + 0.5 * (weight.ndim == 1) for weight in model.get_weights()]
+    )
     model.save(path)
     return model.predict(PICTURES, verbose=0)
 
@@ -60,7 +62,9 @@ OPERATIONS = {
     "to_minus_one": lambda x: conv()(x / 127.5 - 1.0),
     "one_minus": lambda x: conv()(1.0 - x * (1 / 255)),
     "negative": lambda x: conv()(-x * 0.01),
-    "per_channel": lambda x: conv()((x - np.array([123.0, 117.0, 104.0], "float32")) / np.array([58.0, 57, 57])),
+    "per_channel": lambda x: conv()(
+        (x - np.array([123.0, 117.0, 104.0], "float32")) / np.array([58.0, 57, 57])
+    ),
     "caffe": lambda x: conv()(caffe(x)),
     "torch": lambda x: conv()(torch(x)),
     "tf": lambda x: conv()(keras.applications.xception.preprocess_input(x)),
@@ -77,7 +81,9 @@ OPERATIONS = {
     "clipped": lambda x: ops.clip(conv()(x / 255), -0.5, 0.75),
     "maximum": lambda x: ops.maximum(conv()(x / 255), 0.3),
     "minimum": lambda x: ops.minimum(ops.maximum(conv()(x / 255), conv()(x / 300)), 0.3),
-    "relu": lambda x: ops.relu(conv()(x / 255) - 1) + ops.silu(conv()(x / 255)) + ops.leaky_relu(x[..., :1] / 255 - 1),
+    "relu": lambda x: (
+        ops.relu(conv()(x / 255) - 1) + ops.silu(conv()(x / 255)) + ops.leaky_relu(x[..., :1] / 255 - 1)
+    ),
     "pooled": lambda x: ops.mean(conv()(x / 255), axis=[1, 2]),
     "pooled_maximum": lambda x: ops.max(conv()(x / 255), axis=(1, 2), keepdims=True),
     "concatenated": lambda x: ops.concatenate([conv()(x / 255), x / 300], axis=-1),
@@ -111,7 +117,6 @@ LAYERS = {
     "center_crop_of_small": lambda x: conv()(layers.CenterCrop(20, 24)(x)),
     "resized": lambda x: conv()(layers.Resizing(7, 9, crop_to_aspect_ratio=True)(x)),
     "padded": lambda x: conv()(layers.Resizing(20, 9, pad_to_aspect_ratio=True)(x)),
-    "random": lambda x: conv()(layers.RandomTranslation(0.2, 0.2)(layers.RandomContrast(0.2)(layers.RandomBrightness(0.2)(x)))),
     "minimum": lambda x: layers.Minimum()([conv()(x), conv()(x)]),
     "subtract": lambda x: layers.Subtract()([conv()(x), conv()(x)]),
     "dot": lambda x: layers.Dot((1, 1))([layers.Reshape((256, 4))(conv()(x)), layers.Reshape((256, 3))(x)]),
@@ -149,6 +154,15 @@ def test_layers_inside_a_network_that_is_a_layer(tmp_path):
     np.testing.assert_allclose(classifier.probabilities(PICTURES), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", sorted(IDENTITIES))
+def test_layers_that_change_pictures_in_training_alone(kind, paths):
+    paths.class_names.write_text("\n".join("abcdefg"))
+    file = shutil.copy(DATA / "keras2_grey.h5", paths.model)
+    first = {"class_name": kind, "config": {"name": "first", "trainable": True, "dtype": "float32"}}
+    change_config(file, lambda config: config["config"]["layers"].insert(1, first))
+    assert_answers(load_classifier(file, preprocessing="tf"), "keras2_grey")
+
+
 def test_a_random_crop_predicts_from_the_middle_as_documented(tmp_path):
     """Keras 3.13 itself predicts from the whole picture, and contradicts its own shapes."""
     saved(tmp_path / "model.h5", lambda x: conv()(layers.RandomCrop(8, 12)(x)))
@@ -171,7 +185,9 @@ def test_sigmoids_become_probabilities(units, activation, says, apart, tmp_path,
         return layers.Dense(units, activation)(x)
 
     answers = saved(tmp_path / "model.h5", body, end=True)
-    expected = np.hstack([1 - answers, answers]) if units == 1 else answers / answers.sum(axis=1, keepdims=True)
+    expected = (
+        np.hstack([1 - answers, answers]) if units == 1 else answers / answers.sum(axis=1, keepdims=True)
+    )
     names = ["a", "b", "c"][: expected.shape[1]]
     classifier = load_classifier(tmp_path / "model.h5", names, preprocessing="none")
     np.testing.assert_allclose(classifier.probabilities(PICTURES), expected, atol=1e-5)
@@ -204,7 +220,10 @@ def test_logarithms_and_logits_become_probabilities(end, tmp_path):
 )
 def test_operations_that_no_plain_layer_computes_are_named(body, tmp_path):
     saved(tmp_path / "model.h5", body)
-    with pytest.raises(UserError, match=r"model\.h5 (calls the operation|stacks tensors|cuts out places|holds a layer of the class)") as told:
+    with pytest.raises(
+        UserError,
+        match=r"model\.h5 (calls the operation|stacks tensors|cuts out places|holds a layer of the class)",
+    ) as told:
         load_classifier(tmp_path / "model.h5", ["a", "b", "c"], preprocessing="none")
     assert "\n" not in str(told.value)
 
@@ -216,14 +235,25 @@ def test_operations_and_layers_of_keras_2(name, paths):
     assert_answers(load_classifier(file, preprocessing="none"), name, 1e-5)
 
 
-EVIL = ["io.write_file", "io.read_file", "py_function", "numpy_function", "raw_ops.WriteFile", "math.__class__", ""]
+EVIL = [
+    "io.write_file",
+    "io.read_file",
+    "py_function",
+    "numpy_function",
+    "raw_ops.WriteFile",
+    "math.__class__",
+    "",
+]
 
 
 @pytest.mark.parametrize("function", EVIL)
 def test_functions_that_are_not_listed_are_not_looked_up(function):
     operation = {"class_name": "TFOpLambda", "config": {"name": "x", "function": function}, "name": "x"}
     operation["inbound_nodes"] = [["in", 0, 0, {"contents": "hello"}]]
-    entries = [{"class_name": "InputLayer", "config": {"name": "in", "batch_input_shape": [None, 4, 4, 3]}}, operation]
+    entries = [
+        {"class_name": "InputLayer", "config": {"name": "in", "batch_input_shape": [None, 4, 4, 3]}},
+        operation,
+    ]
     config = {"name": "m", "layers": entries, "input_layers": [["in", 0, 0]], "output_layers": [["x", 0, 0]]}
     with pytest.raises(Exception, match="calls the operation"):
         parse({"class_name": "Functional", "config": config})
