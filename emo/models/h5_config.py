@@ -18,7 +18,7 @@ from emo.models.h5_operations import Step, Tensor, is_operation, steps
 
 _CONVOLUTION = "kernel_size strides padding dilation_rate activation use_bias"
 # class name → its arguments that matter in prediction, as Keras 3 names them; LeakyReLU's alpha is Keras 2's.
-# LayerScale (ConvNeXt's), Channels and Slice (of operations) are none of Keras's layers: the loader makes them
+# LayerScale (ConvNeXt's), Channels and Slice (of operations) are no layers of Keras: the loader makes them
 LAYERS: dict[str, str] = {
     "Activation": "activation",
     "Add": "",
@@ -220,21 +220,22 @@ def _network(entry: dict, inputs: tuple[str, ...], trainable: bool, keras: int) 
 def _layers(entry: dict, args: list, kwargs: dict, trainable: bool, keras: int) -> list[Layer]:
     """The plain layers that compute what an entry calls: one, or several that feed each other."""
     kind, settings = _kind(entry), entry["config"]
-    name = settings["name"]
-    trainable = trainable and settings.get("trainable") is not False
-    dtype = _dtype(settings.get("dtype"))
-    if is_operation(kind, settings):
-        return _chain(name, steps(kind, settings, args, kwargs), dtype)
-    if kind in ("CustomScaleLayer", "RandomCrop"):
-        return _chain(name, _of_applications(kind, settings, _inputs(kind, name, args, kwargs)), dtype)
-    if kind in INTERNAL or (kind not in LAYERS and kind not in IDENTITIES):
+    of_applications = kind in ("CustomScaleLayer", "RandomCrop")
+    known = kind in IDENTITIES or (kind in LAYERS and kind not in INTERNAL)
+    if not known and not of_applications and not is_operation(kind, settings):
         danger = (
             "which can run code from the file" if kind == "Lambda" else "which this project does not know"
         )
         raise Unusable(
-            f"holds a layer of the class {str(kind)[:60]!r}, {danger}: it was not opened and nothing in it was run; "
-            "use a model of Keras's own plain layers"
+            f"holds a layer of the class {str(kind)[:60]!r}, {danger}: it was not opened and nothing in it "
+            "was run; use a model of Keras's own plain layers"
         )
+    name, dtype = settings["name"], _dtype(settings.get("dtype"))
+    trainable = trainable and settings.get("trainable") is not False
+    if is_operation(kind, settings):
+        return _chain(name, steps(kind, settings, args, kwargs), dtype)
+    if of_applications:
+        return _chain(name, _of_applications(kind, settings, _inputs(kind, name, args, kwargs)), dtype)
     inputs = _inputs(kind, name, args, kwargs)
     arguments = {} if kind in IDENTITIES else _arguments(kind, settings)
     after = _activation_after(arguments, keras)
@@ -318,7 +319,7 @@ def _functional(settings: dict, inputs: tuple, name: str, trainable: bool, keras
 
 
 def _with_channels(layers: list[Layer | Network]) -> list[Layer | Network]:
-    """x[..., 2], x[..., 1], x[..., 0], stacked, are Channels of x: so does keras.applications turn RGB to BGR."""
+    """x[..., 2], x[..., 1], x[..., 0], stacked, are Channels of x: so keras.applications turn to BGR."""
     by_name = {layer.name: layer for layer in layers if isinstance(layer, Layer)}
     picks, changed = set(), []
     for layer in layers:

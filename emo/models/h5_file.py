@@ -1,4 +1,4 @@
-"""A file that should be a Keras `.h5`: told from what else people have, and opened so that no other is read."""
+"""A file that should be a Keras `.h5`: told from what else people have, and opened without any other."""
 
 from __future__ import annotations
 

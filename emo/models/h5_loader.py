@@ -160,7 +160,7 @@ def _call(described: Layer, given: list, arrays: list[h5py.Dataset]):
 
 
 def _built(layer: keras.Layer, described: Layer, x, saved: list[Callable]):
-    """`layer(x)`, whose weights are what `saved` gives: no random start is drawn, none of another size made."""
+    """`layer(x)` with the weights that `saved` gives: no random start is drawn, none of another size made."""
     layer.trainable = described.trainable
     names = ("depthwise",) if described.kind == "LayerScale" else described.weights
     initializers = [f"{name}_initializer" for name in names]
@@ -228,9 +228,7 @@ def _slice(x, places: list, common: dict):
     sizes = x.shape
     if len(sizes) != 4 or len(places) != 4 or not all(isinstance(place, (list, tuple)) for place in places):
         raise Unusable(f"cuts out places in {common['name']!r}, which this project cannot rebuild")
-    whole, *ranges = [
-        range(*slice(*place).indices(size or 1)) for place, size in zip(places, sizes, strict=True)
-    ]
+    _, *ranges = [range(*slice(*place).indices(size or 1)) for place, size in zip(places, sizes, strict=True)]
     rows, columns, channels = ranges
     if list(places[0]) != [None] * 3 or min(map(len, ranges)) < 1 or min(rows.step, columns.step) < 1:
         raise Unusable(f"cuts out places in {common['name']!r}, which this project cannot rebuild")

@@ -50,8 +50,9 @@ def find_facts(
 ) -> Facts:
     """What is given, else what the file says, else what its project and its layers suggest.
 
-    `class_names` in the order of the outputs: any sequence (a list, an array, a pandas Index), `class_indices`
-    (name → number, or number → name), or a file (one a line, running numbers before them or not, or JSON).
+    `class_names` in the order of the outputs: any sequence (a list, an array, a pandas Index), Keras's
+    `class_indices` (name → number, or the reverse), or a file (one a line, after running numbers or not, or
+    JSON).
     Raises UserError for what cannot be, and one that names every keyword that is still to be passed.
     """
     size = _image_size(saved, image_size)

@@ -1,8 +1,8 @@
 """Operations that a saved network calls between its layers, told in Keras's own plain layers.
 
 `x / 255.`, `x + y`, `tf.nn.relu6(x)` or `x[..., ::-1]` become entries of a saved network: `TFOpLambda` and
-`SlicingOpLambda` in Keras 2, a class of `keras.ops` in Keras 3. Neither is called here: each has a plain layer
-that computes the same, so that the rebuilt network is saved, exported and explained like any other.
+`SlicingOpLambda` in Keras 2, a class of `keras.ops` in Keras 3. Neither is called here: each has a plain
+layer that computes the same, so that the rebuilt network is saved, exported and explained like any other.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ NAMES = {
 }
 # arguments by position after the first, as Keras 2 and Keras 3 name them
 ARGUMENTS = {
-    **{name: ("y",) for name in ("add", "multiply", "subtract", "divide", "pow", "maximum", "minimum")},
-    **{name: ("axis", "keepdims") for name in ("mean", "max")},
+    **dict.fromkeys(("add", "multiply", "subtract", "divide", "pow", "maximum", "minimum"), ("y",)),
+    **dict.fromkeys(("mean", "max"), ("axis", "keepdims")),
     **{"clip": ("x_min", "x_max"), "getitem": ("slice_spec",), "leaky_relu": ("negative_slope",)},
     **{"softmax": ("axis",), "log_softmax": ("axis",), "concatenate": ("axis",), "stack": ("axis",)},
     **{"reshape": ("newshape",), "squeeze": ("axis",), "transpose": ("axes",), "cast": ("dtype",)},
@@ -107,8 +107,8 @@ def steps(kind: str, settings: dict, args: list, kwargs: dict) -> list[Step]:
     name = NAMES.get(said)
     if name is None:
         raise Unusable(
-            f"calls the operation {said[:60]!r}, which this project does not know: it was not opened and nothing "
-            "in it was run; use a model of Keras's own plain layers"
+            f"calls the operation {said[:60]!r}, which this project does not know: it was not opened and "
+            "nothing in it was run; use a model of Keras's own plain layers"
         )
     given = _arguments(name, settings, args, kwargs)
     x = given.pop("x", None)

@@ -21,7 +21,7 @@ Arrays = list[h5py.Dataset]
 
 
 def network_in(file: h5py.File) -> Network:
-    """The network that the open file describes. Raises Unusable where there is none, or none to be rebuilt."""
+    """The network that the open file describes. Raises Unusable where there is none that can be rebuilt."""
     config, groups = file.attrs.get("model_config"), list(file)
     if config is None and holds_weights_alone(file):
         raise Unusable(
@@ -111,7 +111,7 @@ def _leaves(layer: Layer | Network) -> list[Layer]:
 
 
 def _shared_out(group: str, arrays: list[tuple[str, h5py.Dataset]], leaves: list[Layer]) -> dict:
-    """A group's arrays, one after the other, → its layers'. The names are paths, in Keras 2 maybe short ones."""
+    """A group's arrays, one after the other, → its layers'. Their names are paths, in Keras 2 maybe short."""
     if len(leaves) == 1:
         return {leaves[0]: [array for _, array in arrays]}
     named = {leaf.name: leaf for leaf in leaves}
@@ -192,7 +192,7 @@ def _snake_case(name: str) -> str:
 
 
 def _matched(wanted: list[keras.Layer], found: list[tuple[str, Arrays]]) -> list[tuple[keras.Layer, Arrays]]:
-    """Each layer with its arrays: by its name, by its number where Keras named it, else all in their order."""
+    """Each layer with its arrays: by name, by number where Keras named it, else all in their order."""
     by_name = dict(found)
     kinds = {layer: _snake_case(type(layer).__name__) for layer in wanted}
     named = [layer for layer in wanted if _number(layer.name, kinds[layer]) is None]

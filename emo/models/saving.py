@@ -102,7 +102,7 @@ CHECKS: dict[str, tuple[Callable, str]] = {
     "val_accuracy": (_between(0, 1), "between 0 and 1"),
     "best_epoch": (_whole(1, 10**6), "a number of an epoch"),
     "experiment": (lambda value: isinstance(value, dict), "a table of settings"),
-    **{name: (_text, "text") for name in ("preprocessing", "computed_in", "date", "versions", "commit")},
+    **dict.fromkeys(("preprocessing", "computed_in", "date", "versions", "commit"), (_text, "text")),
 }
 EXPERIMENT_CHECKS: dict[str, tuple[Callable, str]] = {
     "face_margin": (

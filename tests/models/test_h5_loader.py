@@ -219,16 +219,16 @@ def test_class_names_in_any_form(project, given):
 @pytest.mark.parametrize(
     "given",
     [
-        np.arange(7),
-        {"a": 0, "b": 2},
-        {"a": "x"},
-        {name: 1 for name in SEVEN},
-        set(SEVEN),
-        b"anger",
-        [SEVEN],
-        7.0,
-    ]
-    + [pd.DataFrame({"a": SEVEN, "b": SEVEN}).to_numpy(), {name: None for name in SEVEN}, [None] * 7],
+        *(
+            np.arange(7),
+            {"a": 0, "b": 2},
+            {"a": "x"},
+            dict.fromkeys(SEVEN, 1),
+            dict.fromkeys(SEVEN),
+            set(SEVEN),
+        ),
+        *(b"anger", [SEVEN], 7.0, [None] * 7, pd.DataFrame({"a": SEVEN, "b": SEVEN}).to_numpy()),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_class_names_in_no_form(project, given):
@@ -340,8 +340,17 @@ def test_a_model_of_this_project_is_rebuilt_layer_by_layer(tmp_path):
 
 @pytest.mark.parametrize(
     "application",
-    ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0", "DenseNet121"]
-    + ["NASNetMobile", "InceptionV3", "InceptionResNetV2", "ConvNeXtTiny"],
+    [
+        *(
+            "MobileNet",
+            "MobileNetV2",
+            "MobileNetV3Small",
+            "EfficientNetB0",
+            "EfficientNetV2B0",
+            "DenseNet121",
+        ),
+        *("NASNetMobile", "InceptionV3", "InceptionResNetV2", "ConvNeXtTiny"),
+    ],
 )
 @pytest.mark.slow
 def test_other_networks_of_keras_applications_open(application, tmp_path):
@@ -350,6 +359,8 @@ def test_other_networks_of_keras_applications_open(application, tmp_path):
     )
     outputs = keras.layers.Dense(3, activation="softmax")(network.output)
     model = keras.Model(network.input, outputs)
+    rng = np.random.default_rng(1)  # none may be at its start: ConvNeXt's scales begin near 0
+    model.set_weights([weight + rng.uniform(0, 0.05, weight.shape) for weight in model.get_weights()])
     model.save(tmp_path / "model.h5")
     classifier = load_classifier(tmp_path / "model.h5", ["a", "b", "c"], preprocessing="none")
     pictures = np.random.default_rng(0).integers(0, 256, (2, 80, 80, 3))
@@ -398,8 +409,8 @@ def test_weights_without_their_network(project, tmp_path):
         load_classifier(tmp_path / "new.weights.h5")
 
 
-def sigmoid(config):
-    layer_of(config, "dense_2")["config"]["activation"] = "sigmoid"
+def tanh(config):
+    layer_of(config, "dense_2")["config"]["activation"] = "tanh"
 
 
 def one_layer_twice(config):
@@ -438,7 +449,7 @@ def input_of(*shape):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (sigmoid, "ends in 'dense_2', which gives no probabilities"),
+        (tanh, "ends in 'dense_2', which gives no probabilities"),
         (one_layer_twice, "calls its layer 'conv1_relu' 2 times"),
         (in_a_circle, "nothing feeds its layer 'conv1_pad'"),
         (channels_first, "channels_first"),
@@ -530,7 +541,7 @@ EVIL = {
         ),
         ({"class_name": "Dense", "config": {"name": "x", "units": 9}, "module": "os"}, r"'os\.Dense'"),
         ({"class_name": "eval", "config": {"name": "x"}, "module": "builtins"}, r"'builtins\.eval'"),
-        ({"class_name": "TFOpLambda", "config": {"name": "x", "function": "io.write_file"}}, "'TFOpLambda'"),
+        ({"class_name": "TFOpLambda", "config": {"name": "x", "function": "io.write"}}, "'io.write'"),
         ({"class_name": "TFSMLayer", "config": {"name": "x", "filepath": "/"}}, "'TFSMLayer'"),
         ({"class_name": "Dense", "config": {"name": "x", "units": 9, "activation": EVIL}}, "activation="),
         (
