@@ -105,8 +105,8 @@ def _layer_outputs(network: Network, model: keras.Model, images: tf.Tensor) -> d
     """
     made = {}
 
-    def call(layer: Layer, built: keras.Layer, given):
-        made[layer] = _logits(built, given) if layer is network.last else built(given)
+    def call(layer: Layer, built: keras.Layer, given: list):
+        made[layer] = _output(layer, built, given, layer is network.last)
         return made[layer]
 
     _walk(network, model, images, call)
@@ -126,14 +126,13 @@ def _gradients(
     def both(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         moved = {}  # what depends on the features, by identity: tensors have no equality
 
-        def call(layer: Layer, built: keras.Layer, given):
-            inputs = given if isinstance(given, list) else [given]
+        def call(layer: Layer, built: keras.Layer, given: list):
             if layer is last:
                 y = features
-            elif not any(id(x) in moved for x in inputs):
+            elif not any(id(x) in moved for x in given):
                 return made[layer]
             else:
-                y = _logits(built, given) if layer is network.last else built(given)
+                y = _output(layer, built, given, layer is network.last)
             moved[id(y)] = y
             return y
 
@@ -149,11 +148,22 @@ def _gradients(
 def _walk(network: Network, model: keras.Model, x: tf.Tensor, call: Callable) -> tf.Tensor:
     """`Network.walk` through the inner networks too, with each layer as it is built in `model`."""
 
-    def step(layer: Layer | Network, given):
+    def step(layer: Layer | Network, given: list):
         built = model.get_layer(layer.name)
-        return _walk(layer, built, given, call) if isinstance(layer, Network) else call(layer, built, given)
+        if isinstance(layer, Network):
+            return _walk(layer, built, given[0], call)
+        return call(layer, built, given)
 
     return network.walk(x, step)
+
+
+def _output(layer: Layer, built: keras.Layer, given: list, is_last: bool) -> tf.Tensor:
+    """What a layer makes of the tensors that feed it; the last one, its logits."""
+    if is_last:
+        return _logits(built, given[0])
+    if layer.kind == "MultiHeadAttention":
+        return built(*given)
+    return built(given[0] if len(given) == 1 else given)
 
 
 def _logits(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:

@@ -66,9 +66,10 @@ def get_backbone(name: str) -> Backbone:
 def build_backbone(name: str, image_size: int, weights: str | Path | None) -> keras.Model:
     """The network on (image_size, image_size, 3) pictures that are already preprocessed → feature maps.
 
-    `weights` is "imagenet" (fetched by Keras once, then cached in ~/.keras), a file (a `.h5` that `train`
-    saved with the same backbone, or weights saved from the same network with include_top=False), or None
-    for a random start. Raises UserError where they cannot be had.
+    `weights` is "imagenet" (fetched by Keras once, then cached in ~/.keras), a file (a `.h5` of a whole
+    model with the same backbone, or weights saved from the same network with include_top=False, of Keras 2
+    or 3; it is read as data, nothing in it runs), or None for a random start. Raises UserError where they
+    cannot be had.
     """
     entry = get_backbone(name)
     application = getattr(importlib.import_module(entry.module), entry.application)
@@ -94,32 +95,23 @@ def build_backbone(name: str, image_size: int, weights: str | Path | None) -> ke
         _forget_initial_statistics_sooner(network)
     else:
         file = Path(weights).expanduser()
-        if not file.is_file():
+        if not file.exists():
             raise UserError(
                 f"weights={str(weights)!r}: there is no such file; give a path, 'imagenet' or None."
             )
-        try:
-            _load_weights(network, file, name)
-        except Exception as error:  # h5py, Keras and NumPy each have their own for a file that does not fit
-            raise UserError(
-                f"weights={str(weights)!r} does not fit {entry.application}(include_top=False): "
-                f"{str(error).splitlines()[0][:150]}. Give weights saved from the same network, "
-                f"or a .h5 trained with {name}."
-            ) from error
+        _load_weights(network, file, name, weights)
     return network
 
 
-def _load_weights(network: keras.Model, file: Path, name: str) -> None:
-    import h5py
-    import keras
+def _load_weights(network: keras.Model, file: Path, name: str, said: str | Path) -> None:
+    from emo.models.h5_file import sentences
+    from emo.models.h5_weights import load_backbone
 
-    with h5py.File(file, "r") as content:
-        whole = "model_config" in content.attrs
-    if whole:
-        donor = keras.models.load_model(file, compile=False).get_layer(name)
-        network.set_weights(donor.get_weights())
-    else:
-        network.load_weights(file)
+    try:
+        with sentences(file):
+            load_backbone(network, file, name, f"{get_backbone(name).application}(include_top=False)")
+    except UserError as error:
+        raise UserError(f"weights={str(said)!r}: {error}") from error.__cause__
 
 
 def _forget_initial_statistics_sooner(network: keras.Model) -> None:

@@ -1,30 +1,27 @@
 """A saved `.h5`, of Keras 2 or 3, ours or not → the network it describes, rebuilt with its weights.
 
 `keras.models.load_model` of Keras 3 opens few files of Keras 2 and none with what a newer Keras added, and it
-imports what a file names. Here only the layers of `emo.architecture` are built, each with its own weights.
+imports what a file names. Here only the layers of `h5_config` are built, each with its own weights.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
-import struct
+import math
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 from keras import layers
 
 from emo.errors import UserError
 from emo.models.build import LUMINANCE, preprocess
-from emo.models.h5_config import IDENTITIES, Layer, Network, Unusable, parse
-from emo.models.saving import read_metadata
-
-HEAP = b"GCOL\x01"
-LARGEST_COMPRESSION = 1_000  # of HDF5's gzip filter
+from emo.models.h5_config import IDENTITIES, Layer, Network
+from emo.models.h5_file import Unusable, check_memory, numbers, open_h5, sentences
+from emo.models.h5_weights import network_in, weights_of
+from emo.models.saving import metadata_of
 
 
 @dataclass(frozen=True)
@@ -48,33 +45,14 @@ def read_model(path: str | Path) -> SavedModel:
     cannot be rebuilt.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"There is no model file {path}; give the path of a .h5 from the folder model/.")
-    with _sentences(path):
-        if not h5py.is_hdf5(path):
-            if path.suffix == ".keras":
-                raise Unusable(
-                    "is no .h5: open it where it was saved, and save it with model.save('name.h5')"
-                )
-            raise Unusable("is no .h5 model: it is damaged or of another kind; copy or train it anew")
-        _check_heaps(path)
-        with h5py.File(path, "r") as file:
-            config, groups = file.attrs.get("model_config"), list(file)
-            if config is None and ("layer_names" in file.attrs or "layers" in groups):
-                raise Unusable(
-                    "holds weights without their network: build the network as it was trained, "
-                    "load_weights() this file into it, and save it whole with model.save('name.h5')"
-                )
-            if config is None or "model_weights" not in groups:
-                raise Unusable("is an HDF5 file without a Keras model: it is damaged or of another kind")
-        network = parse(json.loads(config))
+    with sentences(path), open_h5(path) as file:
+        network = network_in(file)
         shape = network.input_shape
         if not shape or len(shape) != 4 or any(not (side is None or type(side) is int) for side in shape):
             raise Unusable(f"takes input of shape {shape}, which is no picture")
-        metadata = read_metadata(path)
-        if not isinstance(metadata, dict):
-            raise Unusable("is damaged: its metadata are no table; copy or train it anew")
-        return SavedModel(path, network, metadata)
+        return SavedModel(path, network, metadata_of(file))
 
 
 def rebuild(saved: SavedModel, image_size: int | None = None, preprocessing: str = "none") -> keras.Model:
@@ -84,24 +62,19 @@ def rebuild(saved: SavedModel, image_size: int | None = None, preprocessing: str
     channel) becomes its first layers. `image_size` in pixels, for a network that takes any. Raises UserError.
     """
     height, width, channels = saved.input_shape
-    network = saved.network
+    network, end = _without_sigmoid(saved.network)
     as_saved = preprocessing == "none" and channels == 3
-    with _sentences(saved.path):
+    with sentences(saved.path), open_h5(saved.path) as file:
         size = (height or image_size, width or image_size, 3)
+        check_memory(4 * math.prod(size))
         images = x = keras.Input(size, name=network.input if as_saved else "rgb_0_255")
         if channels == 1:
             grey = layers.Conv2D(1, 1, use_bias=False, trainable=False, name="grey")
             x = grey(x)
             grey.set_weights([LUMINANCE.reshape(1, 1, 3, 1)])
         x = preprocess(x, preprocessing)
-        with h5py.File(saved.path, "r") as file:
-            outputs = _connect(network, x, _weights(file, network))
-        if network.last.kind == "Dense" and network.last.activation == "linear":
-            outputs = layers.Softmax(name="probabilities_of_logits")(outputs)
-        elif network.last.activation != "softmax":
-            raise Unusable(
-                f"ends in {network.last.name!r}, which gives no probabilities that add up to 1 (no softmax)"
-            )
+        outputs = _connect(network, x, weights_of(file, network))
+        outputs = _probabilities(outputs, network.last, end, saved.path.name)
         return keras.Model(images, outputs, name=_keras_name(network.name))
 
 
@@ -111,143 +84,178 @@ def load_model(path: str | Path) -> tuple[keras.Model, dict]:
     return rebuild(saved), saved.metadata
 
 
-def _check_heaps(path: Path) -> None:
-    """Refuses the one damage that HDF5 (2.0 and before) does not see, and would read for ever.
-
-    Attributes lie in heaps, as objects one behind the other: index (2 bytes), count (2), reserved (4),
-    size (8), content; index 0 is free space, its size includes this header. HDF5's File Format
-    Specification, "Global Heap".
-    """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        heap = content.find(HEAP)
-        while heap >= 0:
-            end = min(heap + int.from_bytes(content[heap + 8 : heap + 16], "little"), len(content) - 16)
-            at = heap + 16
-            while at < end:
-                index, size = struct.unpack_from("<H6xQ", content, at)
-                if not index and not size:
-                    raise Unusable("is damaged; copy it anew")
-                at += size if not index else 16 + (size + 7) // 8 * 8
-            heap = content.find(HEAP, max(min(at, end), heap + 16))
+def _without_sigmoid(network: Network) -> tuple[Network, str]:
+    """The network with logits for its last sigmoid, and what its outputs have gone through as saved."""
+    last, end = network.last, network.last.activation
+    if end != "sigmoid":
+        return network, end
+    return _replaced(network, last, replace(last, arguments=last.arguments | {"activation": "linear"})), end
 
 
-@contextmanager
-def _sentences(path: Path):
-    """A file from elsewhere may be wrong in any way: whatever that raises becomes a sentence."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Unusable as error:
-        raise UserError(f"{path.name} {_printable(str(error))}.") from None
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:150]
-        raise UserError(
-            f"{path.name} could not be opened as a Keras model: it is damaged or of a kind unknown here "
-            f"({type(error).__name__}: {_printable(reason)}); copy it anew, or save it anew where it opens."
-        ) from error
+def _replaced(network: Network, old: Layer, new: Layer) -> Network:
+    changed = [
+        _replaced(layer, old, new) if isinstance(layer, Network) else new if layer is old else layer
+        for layer in network.layers
+    ]
+    return replace(network, layers=tuple(changed))
 
 
-def _printable(text: str) -> str:
-    """Without the halves of characters that h5py makes of bytes that are no UTF-8: printing them fails."""
-    return text.encode(errors="replace").decode()
-
-
-def _weights(file: h5py.File, network: Network) -> dict[Layer, list[h5py.Dataset]]:
-    """Each layer's arrays in the order of its `weights`."""
-    items = _contents(file)
-    found = {}
-    for layer in network.layers:
-        leaves = [leaf for leaf in _leaves(layer) if leaf.weights]
-        if not leaves:
-            continue
-        group = f"model_weights/{layer.name}"
-        arrays: dict[
-            str, list[h5py.Dataset]
-        ] = {}  # of an inner layer's path, in Keras 2 maybe its name alone
-        for name in _strings(items[group], "weight_names"):
-            arrays.setdefault(name.rpartition("/")[0], []).append(items[f"{group}/{name}"])
-        by_name = {path.rpartition("/")[2]: of_path for path, of_path in arrays.items()}
-        if len(by_name) == len(arrays) and by_name.keys() >= {leaf.name for leaf in leaves}:
-            found |= {leaf: by_name[leaf.name] for leaf in leaves}
-        elif len(arrays) == len(leaves):
-            # layers renamed since they were made: Keras saves those that train first
-            leaves.sort(key=lambda leaf: not leaf.trainable)
-            found |= dict(zip(leaves, arrays.values(), strict=True))
-        else:
-            raise Unusable(f"is damaged: the weights of {layer.name!r} do not fit its layers")
-    for leaf, of_leaf in found.items():
-        if len(of_leaf) != len(leaf.weights):
-            raise Unusable(f"is damaged: the layer {leaf.name!r} lacks weights")
-    return found
-
-
-def _contents(file: h5py.File) -> dict[str, h5py.Group | h5py.Dataset]:
-    """Every group and array by its path; plain `file[path]` would follow a link of HDF5 into another file."""
-    items: dict[str, h5py.Group | h5py.Dataset] = {}
-    file.visititems(lambda path, item: items.update({path: item}))
-    arrays = [item for item in items.values() if isinstance(item, h5py.Dataset)]
-    if any(array.external or array.is_virtual for array in arrays):
-        raise Unusable("takes weights from other files: it was not opened")
-    if sum(array.nbytes for array in arrays) > LARGEST_COMPRESSION * Path(file.filename).stat().st_size:
-        raise Unusable("is damaged: it names more weights than it holds")
-    return items
-
-
-def _leaves(layer: Layer | Network) -> list[Layer]:
-    return list(layer.leaves()) if isinstance(layer, Network) else [layer]
-
-
-def _strings(group: h5py.Group, attribute: str) -> list[str]:
-    """A list in an attribute; HDF5 holds 64 KB in one, so Keras numbers the parts of a longer one."""
-    values, part = list(group.attrs.get(attribute, ())), 0
-    while f"{attribute}{part}" in group.attrs:
-        values += list(group.attrs[f"{attribute}{part}"])
-        part += 1
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+def _probabilities(outputs, last: Layer, end: str, file: str):
+    """(n, classes), rows that add up to 1. Raises Unusable where the outputs tell no classes apart."""
+    softmax = layers.Softmax(name="probabilities_of_logits", dtype="float32")
+    if end == "log_softmax" or (end == "linear" and last.kind == "Dense"):
+        return softmax(outputs)
+    if end == "sigmoid" and outputs.shape[-1] == 1:
+        print(f"{file} has one output, a sigmoid: it is taken as the probability of the second class.")
+        two = layers.Dense(2, "softmax", use_bias=False, name="probabilities_of_sigmoid", dtype="float32")
+        outputs = two(outputs)  # of 0 and the logit
+        two.set_weights([np.array([[0.0, 1.0]])])
+        return outputs
+    if end == "sigmoid":
+        print(f"{file} ends in sigmoids: its answers are divided by their sum, to be probabilities.")
+        return softmax(layers.Activation("log_sigmoid", name="log_sigmoid", dtype="float32")(outputs))
+    if end != "softmax":
+        raise Unusable(f"ends in {last.name!r}, which gives no probabilities that add up to 1 (no softmax)")
+    return outputs
 
 
 def _connect(network: Network, x, weights: dict[Layer, list[h5py.Dataset]]):
-    def call(layer: Layer | Network, given):
-        if not isinstance(layer, Network):
-            return _call(layer, given, weights.get(layer, []))
-        inner = keras.Input(given.shape[1:], name=_keras_name(layer.input))
-        outputs = _connect(layer, inner, weights)
-        return keras.Model(inner, outputs, name=_keras_name(layer.name))(given)
+    def call(layer: Layer | Network, given: list):
+        if isinstance(layer, Network):
+            inner = keras.Input(given[0].shape[1:], name=_keras_name(layer.input))
+            outputs = _connect(layer, inner, weights)
+            made = keras.Model(inner, outputs, name=_keras_name(layer.name))(*given)
+        else:
+            made = _call(layer, given, weights.get(layer, []))
+        check_memory(4 * math.prod(made.shape[1:]))  # of one picture; nothing is computed yet
+        return made
 
     return network.walk(x, call)
 
 
-def _call(described: Layer, x, arrays: list[h5py.Dataset]):
+def _call(described: Layer, given: list, arrays: list[h5py.Dataset]):
+    """The layer built on the tensors that feed it, with its weights."""
+    common = {"name": _keras_name(described.name), "dtype": _dtype(described.dtype)}
+    x = given[0] if len(given) == 1 else given
+    if described.kind == "Slice":
+        return _slice(x, described.arguments["places"], common)
+    if described.kind == "Channels":
+        return _channels(x, described.arguments["picked"], common)
+    if described.kind == "LayerScale":
+        (gamma,) = arrays
+        layer = layers.DepthwiseConv2D(1, use_bias=False, **common)
+        return _built(layer, described, x, [lambda shape, dtype=None: _checked(described, gamma, shape)])
+    if described.kind == "MultiHeadAttention":
+        return _attention(described, given, arrays, common)
     kind = layers.Identity if described.kind in IDENTITIES else getattr(layers, described.kind)
-    layer = kind(**described.arguments, name=_keras_name(described.name), dtype=described.dtype)
-    layer.trainable = described.trainable
+    layer = kind(**described.arguments, **common)
     if described.kind == "Normalization":
         layer.build(x.shape)
         if arrays:
-            layer.set_weights([array[()] for array in arrays])
+            layer.set_weights([numbers(array, described.name) for array in arrays])
             layer.finalize_state()
         return layer(x)
-    # the saved arrays as initializers: no random start is drawn, and no array of another size is ever made
-    initializers = [f"{name}_initializer" for name in described.weights]
+    return _built(layer, described, x, [_saved(described, array) for array in arrays])
+
+
+def _built(layer: keras.Layer, described: Layer, x, saved: list[Callable]):
+    """`layer(x)` with the weights that `saved` gives: no random start is drawn, none of another size made."""
+    layer.trainable = described.trainable
+    names = ("depthwise",) if described.kind == "LayerScale" else described.weights
+    initializers = [f"{name}_initializer" for name in names]
     usual = [getattr(layer, name) for name in initializers]
-    for name, array in zip(initializers, arrays, strict=True):
-        setattr(layer, name, _saved(described.name, array))
+    for name, initializer in zip(initializers, saved, strict=True):
+        setattr(layer, name, initializer)
     y = layer(x)
     for name, initializer in zip(initializers, usual, strict=True):
         setattr(layer, name, initializer)
     return y
 
 
-def _saved(layer: str, array: h5py.Dataset) -> Callable:
-    def read(shape, dtype=None):
-        if tuple(shape) != array.shape:
-            raise Unusable(
-                f"is damaged: its layer {layer!r} wants weights of {tuple(shape)}, the file has {array.shape}"
-            )
-        return keras.ops.convert_to_tensor(array[()], dtype)
+def _saved(described: Layer, array: h5py.Dataset) -> Callable:
+    return lambda shape, dtype=None: keras.ops.convert_to_tensor(_checked(described, array, shape), dtype)
 
-    return read
+
+def _checked(described: Layer, array: h5py.Dataset, shape: tuple) -> np.ndarray:
+    """The array in the shape that the layer takes."""
+    wanted = (shape[2],) if described.kind == "LayerScale" else tuple(shape)
+    if wanted != array.shape:
+        raise Unusable(
+            f"is damaged: its layer {described.name!r} wants weights of {wanted}, the file has {array.shape}"
+        )
+    return numbers(array, described.name).reshape(shape)
+
+
+def _attention(described: Layer, given: list, arrays: list[h5py.Dataset], common: dict):
+    """`MultiHeadAttention` makes its weights in layers of its own: their sizes are checked before."""
+    settings = described.arguments
+    query, value, key = given[0].shape, given[1].shape, given[-1 if len(given) == 3 else 1].shape
+    heads, size = settings["num_heads"], settings["key_dim"]
+    value_size = settings.get("value_dim") or size
+    output = settings.get("output_shape") or query[-1]
+    output = tuple(output) if isinstance(output, (list, tuple)) else (output,)
+    kernels = [(query[-1], heads, size), (key[-1], heads, size), (value[-1], heads, value_size)]
+    kernels.append((heads, value_size, *output))
+    biases = [(heads, size), (heads, size), (heads, value_size), output]
+    shapes = (
+        kernels
+        if not settings.get("use_bias", True)
+        else [shape for pair in zip(kernels, biases, strict=True) for shape in pair]
+    )
+    values = [_checked(described, array, shape) for array, shape in zip(arrays, shapes, strict=True)]
+    layer = layers.MultiHeadAttention(**settings, **common)
+    layer.trainable = described.trainable
+    y = layer(*given)
+    layer.set_weights(values)
+    return y
+
+
+def _channels(x, picked: list[int], common: dict):
+    """Those channels of (n, h, w, channels), in that order: a 1 × 1 convolution, as slicing is no layer."""
+    layer = layers.Conv2D(len(picked), 1, use_bias=False, trainable=False, **common)
+    y = layer(x)
+    layer.set_weights([np.eye(x.shape[-1])[:, picked].reshape(1, 1, x.shape[-1], len(picked))])
+    return y
+
+
+def _slice(x, places: list, common: dict):
+    """x[places] of (n, h, w, channels), by layers that crop, stride and pick."""
+    if "..." in places:
+        at = places.index("...")
+        places = [*places[:at], *[(None, None, None)] * (5 - len(places)), *places[at + 1 :]]
+    places = [*places, *[(None, None, None)] * (4 - len(places))]
+    sizes = x.shape
+    if len(sizes) != 4 or len(places) != 4 or not all(isinstance(place, (list, tuple)) for place in places):
+        raise Unusable(f"cuts out places in {common['name']!r}, which this project cannot rebuild")
+    _, *ranges = [range(*slice(*place).indices(size or 1)) for place, size in zip(places, sizes, strict=True)]
+    rows, columns, channels = ranges
+    if list(places[0]) != [None] * 3 or min(map(len, ranges)) < 1 or min(rows.step, columns.step) < 1:
+        raise Unusable(f"cuts out places in {common['name']!r}, which this project cannot rebuild")
+    cropping = [
+        (each[0], size - 1 - each[-1]) for each, size in zip((rows, columns), sizes[1:3], strict=True)
+    ]
+    name = common["name"]
+    if cropping != [(0, 0), (0, 0)]:
+        x = layers.Cropping2D(cropping, **common | {"name": f"{name}_cropped"})(x)
+    if (rows.step, columns.step) != (1, 1):
+        strides = (rows.step, columns.step)
+        x = layers.MaxPooling2D(1, strides, **common | {"name": f"{name}_strided"})(x)
+    if channels == range(sizes[3]):
+        return layers.Identity(**common)(x)
+    return _channels(x, list(channels), common)
+
+
+def _dtype(name: str) -> str:
+    """The policy that a layer computes in here: a CPU computes float16 slowly, and may hang in it."""
+    return "float32" if name in ("float16", "mixed_float16") and not _has_gpu() else name
+
+
+def _has_gpu() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _keras_name(name: str) -> str:

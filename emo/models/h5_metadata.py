@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from emo.data.manifest import check_class_names, read_class_names
 from emo.errors import UserError
@@ -13,10 +16,13 @@ from emo.models.backbones import BACKBONES, get_backbone
 from emo.models.build import PREPROCESSING, PREPROCESSING_LAYER
 from emo.models.h5_config import IDENTITIES
 from emo.models.h5_loader import SavedModel
+from emo.models.saving import MAX_SIDE
 from emo.paths import Paths
 
-MAX_SIDE = 1024  # pixels, as for an experiment
-# layers of the seed's backbones that no other network of keras.applications has: (has, lacks)
+MOVES = frozenset({"CenterCrop", "Channels", "Resizing", "Slice"})  # which change no level of a pixel
+GREY = ("none", "rescale", "tf")  # the modes of `preprocess` for a network of one channel
+RUNNING_NUMBER = re.compile(r"\s*(\d+)[\s:;,.)\t]+(.*\S)\s*")  # Teachable Machine's labels.txt: "0 angry"
+# layers of the original project's backbones that no other network of keras.applications has: (has, lacks)
 SIGNATURES = {
     "resnet50": ({"conv4_block6_out", "conv5_block3_out"}, {"conv4_block7_out", "post_bn"}),
     "vgg16": ({"block5_conv3"}, {"block5_conv4"}),
@@ -37,13 +43,16 @@ class Facts:
 
 def find_facts(
     saved: SavedModel,
-    class_names: Sequence[str] | str | Path | None = None,
+    class_names: Sequence[str] | Mapping | str | Path | None = None,
     image_size: int | None = None,
     preprocessing: str | None = None,
     backbone: str | None = None,
 ) -> Facts:
     """What is given, else what the file says, else what its project and its layers suggest.
 
+    `class_names` in the order of the outputs: any sequence (a list, an array, a pandas Index), Keras's
+    `class_indices` (name → number, or the reverse), or a file (one a line, after running numbers or not, or
+    JSON).
     Raises UserError for what cannot be, and one that names every keyword that is still to be passed.
     """
     size = _image_size(saved, image_size)
@@ -64,7 +73,7 @@ def find_facts(
     if size is None:
         missing.append("image_size=, the side in pixels of the pictures it was trained on")
     if mode is None:
-        missing.append(f"preprocessing=, how they were prepared: {', '.join(PREPROCESSING)}")
+        missing.append(f"preprocessing=, how they were prepared: {', '.join(_modes(saved))}")
     if missing:
         raise UserError(
             f"{saved.path.name} does not say all that is needed, as what train() saves does: "
@@ -87,8 +96,11 @@ def find_backbone(saved: SavedModel) -> tuple[str, str] | None:
 
 def prepares_its_input(saved: SavedModel) -> bool:
     """True where the network begins with a layer that scales its input."""
-    first = next(leaf for leaf in saved.network.leaves() if leaf.kind not in IDENTITIES)
-    return first.kind in ("Rescaling", "Normalization") or first.name == PREPROCESSING_LAYER
+    leaves = (leaf for leaf in saved.network.leaves() if leaf.kind not in IDENTITIES | MOVES)
+    first = next(leaves, None)
+    return first is not None and (
+        first.kind in ("Rescaling", "Normalization") or first.name == PREPROCESSING_LAYER
+    )
 
 
 def _image_size(saved: SavedModel, given: int | None) -> int | None:
@@ -103,23 +115,18 @@ def _image_size(saved: SavedModel, given: int | None) -> int | None:
     if height != width:
         raise UserError(f"{file} takes pictures of {height} × {width} px; only squares can be fed to it.")
     allowed = (height,) if height else range(1, MAX_SIDE + 1)
-    if given is not None and given not in allowed:
+    if given is not None and (isinstance(given, bool) or given not in allowed):
         raise UserError(f"image_size={given!r}: {file} takes {height or f'1 to {MAX_SIDE}'} px a side.")
     return height or given
 
 
-def _class_names(
-    saved: SavedModel, given: Sequence[str] | str | Path | None
-) -> tuple[tuple[str, ...] | None, str]:
+def _class_names(saved: SavedModel, given) -> tuple[tuple[str, ...] | None, str]:
     """The names, None where there are none, and where they were found."""
     project = saved.path.resolve().parent.parent  # of a file in <project>/model/
     in_project = Paths(project, project).class_names
     if isinstance(given, (str, Path)):
-        file = Path(given).expanduser()
-        if not file.is_file():
-            raise UserError(f"class_names={str(given)!r}: there is no such file; give a file or a list.")
-        return read_class_names(file), f"from {given}"
-    if given is not None:
+        names, source = _names_in(Path(given).expanduser()), f"from {given}"
+    elif given is not None:
         names, source = given, "as given"
     elif "class_names" in saved.metadata:
         names, source = saved.metadata["class_names"], "from the file itself"
@@ -127,15 +134,55 @@ def _class_names(
         return read_class_names(in_project), f"from {in_project.relative_to(project).as_posix()}"
     else:
         return None, ""
-    names = tuple(names) if isinstance(names, Sequence) and not isinstance(names, str) else ()
-    valid = all(isinstance(name, str) and name and name.isprintable() for name in names)
-    if not names or not valid or len(set(names)) < len(names):
+    names = _as_names(names)
+    if not names or not all(name and name.isprintable() for name in names) or len(set(names)) < len(names):
         raise UserError(
             f"The class names of {saved.path.name} ({source}) are to be a list of names, each once; "
-            f"they are {names!r:.80}."
+            f"they are {given if given is not None else names!r:.80}."
         )
     check_class_names(names, f"{saved.path.name} (class names {source})")
     return names, source
+
+
+def _names_in(file: Path) -> tuple[str, ...] | dict | list:
+    if not file.is_file():
+        raise UserError(f"class_names={str(file)!r}: there is no such file; give a file or a list.")
+    if file.suffix.lower() == ".json":
+        try:
+            return json.loads(file.read_text(encoding="utf-8-sig"))
+        except ValueError:
+            raise UserError(
+                f"class_names={str(file)!r} is no JSON; give a file of one name a line."
+            ) from None
+    lines = read_class_names(file)
+    found = [RUNNING_NUMBER.fullmatch(line) for line in lines]
+    numbers = [int(each[1]) for each in found if each]
+    running = len(lines) > 1 and numbers in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+    return tuple(each[2] for each in found) if running else lines
+
+
+def _as_names(given) -> tuple[str, ...]:
+    """() for what is no list of names."""
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+        if all(isinstance(key, str) and not isinstance(value, str) for key, value in pairs):
+            pairs = [(value, key) for key, value in pairs]  # Keras's class_indices
+        try:
+            pairs = sorted((int(number), name) for number, name in pairs)
+        except (TypeError, ValueError):
+            return ()
+        if [number for number, _ in pairs] != list(range(len(pairs))):
+            return ()
+        given = [name for _, name in pairs]
+    elif isinstance(given, (str, bytes, set, frozenset)) or not hasattr(given, "__iter__"):
+        return ()
+    names = list(given)
+    return tuple(map(str, names)) if all(isinstance(name, (str, np.str_)) for name in names) else ()
+
+
+def _modes(saved: SavedModel) -> tuple[str, ...]:
+    """The `preprocessing` that the file's network can be given."""
+    return GREY if saved.input_shape[2] == 1 else PREPROCESSING
 
 
 def _preparation(
@@ -145,11 +192,12 @@ def _preparation(
     grey = saved.input_shape[2] == 1
     if preprocessing is not None and preprocessing not in PREPROCESSING:
         raise UserError(
-            f"preprocessing={preprocessing!r} is unknown; choose one of {', '.join(PREPROCESSING)}."
+            f"preprocessing={preprocessing!r} is unknown; choose one of {', '.join(_modes(saved))}."
         )
-    if grey and preprocessing in ("caffe", "torch"):
+    if preprocessing is not None and preprocessing not in _modes(saved):
         raise UserError(
-            f"preprocessing={preprocessing!r} is for RGB, but {saved.path.name} takes grey pictures."
+            f"preprocessing={preprocessing!r} is for RGB, but {saved.path.name} takes grey pictures; choose "
+            f"one of {', '.join(GREY)}."
         )
     found = (backbone, "as given") if backbone is not None else find_backbone(saved)
     usual = get_backbone(found[0]).preprocessing if found and not grey else None

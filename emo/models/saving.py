@@ -2,41 +2,116 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import math
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import keras
 
+from emo.files import write_bytes
+from emo.models.h5_file import Unusable, open_h5, sentences
+
 METADATA_ATTRIBUTE = "emo_classificator"
+MAX_SIDE = 1024  # pixels, as for an experiment
+MAX_MARGIN = 2.0  # around a face, in its sides
+
+
+class _InMemory(h5py.File):
+    """A file that `model.save` takes for a path: Keras asks for the path's ending alone."""
+
+    def __str__(self) -> str:
+        return "memory.h5"
 
 
 def save_model(model: keras.Model, path: Path, metadata: dict) -> None:
-    """Writes `path` (.h5) with `metadata` as JSON inside. The file appears whole or not at all."""
-    unfinished = path.with_name(f".{path.stem}.unfinished.h5")
-    try:
-        with _quiet_about_h5():
-            # without the optimizer: it cannot be resumed from a .h5, and may double the file
-            model.save(unfinished, include_optimizer=False)
-        write_metadata(unfinished, metadata)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Writes `path` (.h5) with `metadata` as JSON inside. The file appears whole or not at all.
+
+    It is made in memory: a disk that fills up while HDF5 writes would end the process. Raises OSError.
+    """
+    buffer = io.BytesIO()
+    with _InMemory(buffer, "w") as file, _quiet_about_h5():
+        # without the optimizer: it cannot be resumed from a .h5, and may double the file
+        model.save(file, include_optimizer=False)
+        file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
+    write_bytes(path, buffer.getbuffer())
 
 
 def write_metadata(path: Path, metadata: dict) -> None:
-    """Puts `metadata` into the `.h5` as one JSON attribute."""
-    with h5py.File(path, "a") as file:
+    """Puts `metadata` into the `.h5` as one JSON attribute, whole or not at all."""
+    buffer = io.BytesIO(path.read_bytes())
+    with h5py.File(buffer, "r+") as file:
         file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
+    write_bytes(path, buffer.getbuffer())
 
 
 def read_metadata(path: Path) -> dict:
-    """What `save_model` put beside the weights; {} for a file that is not ours."""
-    with h5py.File(path, "r") as file:
-        return json.loads(file.attrs.get(METADATA_ATTRIBUTE, "{}"))
+    """What `save_model` put beside the weights; {} for a file that is not ours.
+
+    Raises UserError for a damaged file, and for what `metadata_of` refuses.
+    """
+    with sentences(path), open_h5(path) as file:
+        return metadata_of(file)
+
+
+def metadata_of(file: h5py.File) -> dict:
+    """As `read_metadata`, of an open file. Raises Unusable where a value is none that `train` writes."""
+    metadata = json.loads(file.attrs.get(METADATA_ATTRIBUTE, "{}"))
+    if not isinstance(metadata, dict):
+        raise Unusable("is damaged: its metadata are no table; copy or train it anew")
+    for key, value in metadata.items():
+        _check(key, value, CHECKS.get(key))
+    for key, value in metadata.get("experiment", {}).items():
+        _check(f"experiment.{key}", value, EXPERIMENT_CHECKS.get(key))
+    return metadata
+
+
+def _check(key: str, value, check: tuple[Callable, str] | None) -> None:
+    if check and not check[0](value):
+        raise Unusable(f"is damaged: its metadata have {key}={str(value)[:60]!r}, which is to be {check[1]}")
+
+
+def _text(value) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= 10_000)
+
+
+def _whole(low: int, high: int) -> Callable:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _between(low: float, high: float) -> Callable:
+    return lambda value: type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _names(value) -> bool:
+    names = isinstance(value, list) and value and all(isinstance(each, str) for each in value)
+    return (
+        bool(names) and all(each and each.isprintable() for each in value) and len(set(value)) == len(value)
+    )
+
+
+# what is read of the metadata: (is it so?, in words)
+CHECKS: dict[str, tuple[Callable, str]] = {
+    "class_names": (_names, "a list of names, each once"),
+    "image_size": (_whole(1, MAX_SIDE), f"1 to {MAX_SIDE}"),
+    "val_accuracy": (_between(0, 1), "between 0 and 1"),
+    "best_epoch": (_whole(1, 10**6), "a number of an epoch"),
+    "experiment": (lambda value: isinstance(value, dict), "a table of settings"),
+    **dict.fromkeys(("preprocessing", "computed_in", "date", "versions", "commit"), (_text, "text")),
+}
+EXPERIMENT_CHECKS: dict[str, tuple[Callable, str]] = {
+    "face_margin": (
+        lambda value: value is None or _between(0, MAX_MARGIN)(value),
+        f"between 0 and {MAX_MARGIN:g}, or null",
+    ),
+    "image_size": CHECKS["image_size"],
+    "backbone": (_text, "text"),
+}
 
 
 @contextmanager

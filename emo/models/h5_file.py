@@ -1,0 +1,218 @@
+"""A file that should be a Keras `.h5`: told from what else people have, and opened without any other."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from emo.errors import UserError
+
+HEAP = b"GCOL\x01"
+LARGEST_COMPRESSION = 1_000  # of HDF5's gzip filter
+MEMORY = "EMO_MODEL_MEMORY_GB"  # the environment variable that raises the limit of what a file may ask for
+MEMORY_GB = 2.0  # the largest of keras.applications, ConvNeXtXLarge, asks for 1.4
+ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7-Zip",
+    b"Rar!": "RAR",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+}
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
+RESAVE = "open it where it was saved, and save it with model.save('name.h5')"
+
+
+class Unusable(Exception):
+    """Why a file cannot be opened: the rest of a sentence that begins with its name."""
+
+
+@contextmanager
+def sentences(path: Path) -> Iterator[None]:
+    """A file from elsewhere may be wrong in any way: whatever that raises becomes a sentence, a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Unusable as error:
+        raise UserError(f"{path.name} {_printable(str(error))}.") from None
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:150]
+        if "truncated file" in reason:
+            raise UserError(
+                f"{path.name} is cut off: a copy or download broke off; fetch it again."
+            ) from None
+        raise UserError(
+            f"{path.name} could not be opened as a Keras model: it is damaged or of a kind unknown here "
+            f"({type(error).__name__}: {_printable(reason)}); copy it anew, or save it anew where it opens."
+        ) from error
+
+
+@contextmanager
+def open_h5(path: Path) -> Iterator[h5py.File]:
+    """The file, to be read, after the checks that need its bytes alone. Raises Unusable."""
+    if not path.is_file():
+        raise Unusable(_no_file(path))
+    if not h5py.is_hdf5(path):
+        raise Unusable(_something_else(path))
+    _check_heaps(path)
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+def contents(file: h5py.File) -> dict[str, h5py.Group | h5py.Dataset]:
+    """Every group and array by its path; plain `file[path]` would follow a link of HDF5 into another file.
+
+    Raises Unusable where arrays lie in other files, or are larger than what the file can hold.
+    """
+    items: dict[str, h5py.Group | h5py.Dataset] = {}
+    file.visititems(lambda path, item: items.update({path: item}))
+    arrays = [item for item in items.values() if isinstance(item, h5py.Dataset)]
+    if any(array.external or array.is_virtual for array in arrays):
+        raise Unusable("takes weights from other files: it was not opened")
+    for array in arrays:
+        # what HDF5 never wrote reads as zeros of any size
+        packed = LARGEST_COMPRESSION if array.chunks else 1
+        if array.nbytes > packed * array.id.get_storage_size():
+            raise Unusable("is damaged: it names more weights than it holds")
+    check_memory(sum(array.nbytes for array in arrays))
+    return items
+
+
+def numbers(array: h5py.Dataset, layer: str) -> np.ndarray:
+    """The array of a layer's weights. Raises Unusable where they are not finite numbers."""
+    if array.dtype.kind not in "fiu":
+        raise Unusable(f"is damaged: the weights of its layer {layer!r} are no numbers")
+    values = array[()]
+    if not np.isfinite(values).all():
+        raise Unusable(
+            f"cannot answer: weights of its layer {layer!r} are NaN or infinite, as its training diverged; "
+            "train it anew with a smaller learning rate, or take an earlier file"
+        )
+    return values
+
+
+def strings(group: h5py.Group, attribute: str) -> list[str]:
+    """A list in an attribute; HDF5 holds 64 KB in one, so Keras numbers the parts of a longer one."""
+    values, part = list(group.attrs.get(attribute, ())), 0
+    while f"{attribute}{part}" in group.attrs:
+        values += list(group.attrs[f"{attribute}{part}"])
+        part += 1
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+
+
+def check_memory(needed: float) -> None:
+    """Raises Unusable where `needed` bytes are more than a model file may ask for here."""
+    said = os.environ.get(MEMORY, "")
+    try:
+        limit = float(said) if said else MEMORY_GB
+    except ValueError:
+        raise UserError(
+            f"The environment variable {MEMORY} is {said!r}; set it to gigabytes, say 8."
+        ) from None
+    if needed > limit * 1e9:
+        raise Unusable(
+            f"asks for {needed / 1e9:.3g} GB, for its weights or for a single picture, and the limit is "
+            f"{limit:g} GB: if you trust the file, raise the limit by the environment variable {MEMORY}"
+        )
+
+
+def _no_file(path: Path) -> str:
+    if (path / "saved_model.pb").is_file():
+        return f"is a folder with a SavedModel: {RESAVE}"
+    if path.is_dir():
+        return "is a folder: give the path of a .h5 in it"
+    return "is no file that could be read: give the path of a .h5"
+
+
+def _something_else(path: Path) -> str:
+    """What a file is that is no HDF5, and what to do with it; its first bytes tell."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "is empty: a copy or download broke off; fetch it again"
+    if text.startswith(b"version https://git-lfs"):
+        return (
+            "is a Git LFS pointer and not the model: run git lfs pull in its repository, or download the file"
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<script")):
+        return (
+            "is a web page and not the model: a login or a quota answered the download; fetch it in a browser"
+        )
+    if head.startswith(b"PK"):
+        return _zip(path)
+    if head[4:8] == b"TFL3" or path.suffix == ".tflite":
+        return f"is a TensorFlow Lite model, which cannot be turned back: {RESAVE}"
+    if path.suffix == ".onnx" or (head[:1] == b"\x08" and (b"onnx" in text or b"pytorch" in text)):
+        return "is an ONNX model, which is not read here: give the Keras .h5 that it was made from"
+    if path.suffix in (".pt", ".pth", ".safetensors", ".ckpt") or b"torch" in text:
+        return "is a PyTorch file, which is not read here: give a Keras .h5"
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+        return "is a Python pickle, which can run code and was not opened: give a Keras .h5"
+    if path.suffix == ".pb":
+        return f"is a part of a SavedModel: {RESAVE}"
+    if text.startswith((b"{", b"[")):
+        return (
+            "is JSON text, a network's description without its weights: save the whole model with "
+            "model.save('name.h5')"
+        )
+    kind = next((kind for magic, kind in ARCHIVES.items() if head.startswith(magic)), None)
+    kind = "tar" if head[257:262] == b"ustar" else kind
+    if kind:
+        return f"is packed ({kind}): unpack it and give the .h5 inside"
+    if head.startswith(PICTURES):
+        return "is a picture and no model: give the path of a .h5"
+    return "is no .h5 model: it is damaged or of another kind; copy or train it anew"
+
+
+def _zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # BadZipFile, struct.error, UnicodeDecodeError, …
+        return "is a damaged zip file: fetch it again"
+    if {"config.json", "model.weights.h5"} <= set(names):
+        return f"is no .h5 but a .keras file: {RESAVE}"
+    if any(name.endswith("data.pkl") for name in names):
+        return "is a PyTorch file, which is not read here: give a Keras .h5"
+    if inside := next((name for name in names if name.lower().endswith((".h5", ".hdf5"))), None):
+        return f"is a zip file: unpack it and give {inside[-80:]}"
+    if any(name.endswith("saved_model.pb") for name in names):
+        return f"is a zip file with a SavedModel: {RESAVE}"
+    if names and all(name.endswith(".npy") for name in names):
+        return "holds NumPy arrays and no network: give a Keras .h5"
+    return "is a zip file without a .h5 in it: give the path of a .h5"
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuses the one damage that HDF5 (2.0 and before) does not see, and would read for ever.
+
+    Attributes lie in heaps, as objects one behind the other: index (2 bytes), count (2), reserved (4),
+    size (8), content; index 0 is free space, its size includes this header. HDF5's File Format
+    Specification, "Global Heap".
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        heap = content.find(HEAP)
+        while heap >= 0:
+            end = min(heap + int.from_bytes(content[heap + 8 : heap + 16], "little"), len(content) - 16)
+            at = heap + 16
+            while at < end:
+                index, size = struct.unpack_from("<H6xQ", content, at)
+                if not index and not size:
+                    raise Unusable("is damaged; copy it anew")
+                at += size if not index else 16 + (size + 7) // 8 * 8
+            heap = content.find(HEAP, max(min(at, end), heap + 16))
+
+
+def _printable(text: str) -> str:
+    """Without the halves of characters that h5py makes of bytes that are no UTF-8: printing them fails."""
+    return text.encode(errors="replace").decode()
