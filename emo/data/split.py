@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import warnings
 from enum import Enum
 from io import StringIO
 from pathlib import Path
@@ -286,9 +287,9 @@ def _read_split(paths: Paths) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS).astype({"bytes": int, "group": int})
     table = _read_csv(paths.split, COLUMNS)
     for name in ("group", "bytes"):
-        wrong = ~table[name].str.fullmatch(r"\d+")
+        wrong = ~table[name].str.fullmatch(r"[0-9]{1,15}")  # more would not be a size of any file
         if wrong.any():
-            fault = f"has no number in {name!r} of {table.loc[wrong, 'path'].iloc[0]}"
+            fault = f"has no whole number from 0 up in {name!r} of {table.loc[wrong, 'path'].iloc[0]}"
             raise UserError(f"{paths.split} {fault}; correct the line, or delete the file to split anew.")
         table[name] = table[name].astype(int)
     wrong = table[~table["split"].isin(SPLITS) | table["path"].duplicated()]
@@ -307,17 +308,22 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8; save it as “CSV UTF-8”.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); correct or delete it.") from None
     head = text.split("\n", 1)[0]
     separator = ";" if head.count(";") > head.count(",") else ","
+    # index_col: else a separator at each line's end would shift all columns by one
+    options = {"dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_MINIMAL, "index_col": False}
     try:
-        table = pd.read_csv(
-            StringIO(text), sep=separator, dtype=str, keep_default_na=False, quoting=csv.QUOTE_MINIMAL
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of such a separator
+            table = pd.read_csv(StringIO(text), sep=separator, **options)
     except ValueError as error:  # pandas' parser errors are of that kind
         raise UserError(f"{path} cannot be read ({str(error).strip()}); correct or delete it.") from None
     if missing := [name for name in columns if name not in table]:
         raise UserError(
             f"{path} lacks the column {missing[0]!r}; its first line must name {', '.join(columns)}."
         )
-    table = table.apply(lambda column: column.str.strip())
+    # a line that ends early lacks cells
+    table = table[columns].fillna("").astype(str).apply(lambda column: column.str.strip())
     return table[table["path"] != ""].reset_index(drop=True)
