@@ -49,7 +49,7 @@ KEPT = {"path": str, "faces": int, "x": float, "y": float, "side": float, "angle
 
 
 def find_faces(photos: Sequence, paths: Paths | None = None) -> pd.DataFrame:
-    """Where the one face of each photo is: a row a photo, in their order.
+    """Where the one face of each photo is: a row per photo, in their order.
 
     Columns: path ("" for a picture in memory); faces: 0, 1, or the largest and those at least half its size;
     x, y, side and angle as in `Crop`, of the one face, else missing; problem: why the photo cannot be read,

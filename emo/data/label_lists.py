@@ -61,7 +61,7 @@ def by_labels(members: list[Member], photos: list[Member], name: str) -> Layout 
             if photo and said.setdefault(photo.path, (row, photo))[0][1:] != row[1:]:
                 raise UserError(
                     f"{name} gives {photo.path!r} two labels ({said[photo.path][0].label}, {row.label}) in "
-                    f"{path}; keep one row a photo."
+                    f"{path}; keep one row per photo."
                 )
         if unknown:
             layout.notes.append(f"{unknown:,} of {len(rows):,} rows of {path} name no photo that is there.")

@@ -205,7 +205,7 @@ def printable(name: str) -> str:
 
 
 def count_photos(paths: Paths) -> pd.DataFrame:
-    """Photos a class (rows) in each folder of `data/` that has any (columns), with a last row of sums."""
+    """Photos per class (rows) in each folder of `data/` that has any (columns), with a last row of sums."""
     folders = {folder.name: folder for folder in (paths.train, paths.train_aug, paths.val, paths.test)}
     counts = {}
     for name, folder in folders.items():

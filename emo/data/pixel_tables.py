@@ -57,7 +57,7 @@ def _table(member: Member) -> "PixelTable | None":
 
 
 class PixelTable:
-    """A CSV with a picture a row. Rows are read one after another, never all at once."""
+    """A CSV with a picture per row. Rows are read one after another, never all at once."""
 
     def __init__(self, member: Member, pixels: int, emotion: int, usage: int | None):
         self.member, self.pixels, self.emotion, self.usage = member, pixels, emotion, usage

@@ -171,7 +171,7 @@ def evaluate(
     )
 
 
-def _predictions(classifier: Classifier, manifest: pd.DataFrame) -> pd.DataFrame:
+def _predictions(classifier: Predictor, manifest: pd.DataFrame) -> pd.DataFrame:
     """`Classifier.predict`, where NaN and memory that ran out are told in a sentence."""
     ran_out = False
     try:
