@@ -350,53 +350,59 @@ def _change(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None]) -> R
 
 def _change_locked(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None]) -> Row | None:
     lists = {sheet: _or_aside(_read_csv, path) for sheet, path in _csv_paths(paths).items()}
-    book, book_error, csv_error = None, None, None
+    book, failed = None, {}
     try:
         book = _or_aside(read_book, paths.experiments)
     except OSError as error:
         if lists[Sheet.RUNS] is None:
             raise  # numbering anew would clash with the rows in there
-        book_error = error
+        failed[paths.experiments] = error
     waiting = _read_waiting(paths)
     rows = _join(lists, book, waiting)
     said = _renumber(rows)
     result = edit(rows, waiting)
-    try:
-        if waiting:
-            write_bytes(_waiting_file(paths), json.dumps(waiting, ensure_ascii=False, indent=1).encode())
-        _write_csvs(rows, lists, paths)
-    except OSError as error:
-        csv_error = error
-    if not book_error:
+    write_workbook = not failed
+    failed |= _write_csvs(rows, lists, waiting, paths)
+    if write_workbook:
         try:
             write_book(book or Book(), rows, paths)
             _waiting_file(paths).unlink(missing_ok=True)
         except Exception as error:  # the CSVs have the row: nothing here may fail a finished training
-            book_error = error
-    if csv_error and book_error:
-        raise OSError(f"{csv_error}; {book_error}")
-    csvs = [path for sheet, path in _csv_paths(paths).items() if sheet is Sheet.RUNS or path.exists()]
-    files = (paths.experiments.name, " or ".join(path.name for path in csvs))
-    for error, (name, other) in ((book_error, files), (csv_error, files[::-1])):
-        if error:
-            said.append(
-                f"{name} could not be written ({error}): what is new waits in {other} and goes in with the "
-                "next run; if the file is open in another program, close it."
-            )
+            failed[paths.experiments] = error
+    if len(failed) > 1:
+        raise OSError("; ".join(map(str, failed.values())))
+    for path, error in failed.items():
+        home = _csv_paths(paths)[result.sheet if result else Sheet.RUNS]
+        other = home if path == paths.experiments else paths.experiments
+        said.append(
+            f"{path.name} could not be written ({error}): what is new waits in {other.name} and goes in with "
+            "the next run; if the file is open in another program, close it."
+        )
     for sentence in said:
         print(sentence)
     return result
 
 
-def _write_csvs(rows: list[Row], lists: dict[Sheet, list[dict] | None], paths: Paths) -> None:
-    """Bring each CSV to its sheet's rows: the one that grows first, so that no row is lost on its way."""
+def _write_csvs(
+    rows: list[Row], lists: dict[Sheet, list[dict] | None], waiting: Waiting, paths: Paths
+) -> dict[Path, OSError]:
+    """Bring each CSV to its sheet's rows; gives the first file that could not be written, and why."""
+    files = []
+    if waiting:
+        files.append((_waiting_file(paths), json.dumps(waiting, ensure_ascii=False, indent=1).encode()))
     ours = {sheet: _on(sheet, rows) for sheet in Sheet}
-    files = _csv_paths(paths)
+    # the one that grows first: a row that moves is in both for a moment, never in none
     for sheet in sorted(Sheet, key=lambda sheet: len(lists[sheet] or ()) - len(ours[sheet])):
-        path, data = files[sheet], _csv_bytes(ours[sheet])
-        wanted = ours[sheet] or sheet is Sheet.RUNS or path.exists()
-        if wanted and not (path.exists() and path.read_bytes() == data):
-            write_bytes(path, data)
+        path = _csv_paths(paths)[sheet]
+        if ours[sheet] or sheet is Sheet.RUNS or path.exists():
+            files.append((path, _csv_bytes(ours[sheet])))
+    for path, data in files:
+        try:
+            if not (path.exists() and path.read_bytes() == data):
+                write_bytes(path, data)
+        except OSError as error:
+            return {path: error}
+    return {}
 
 
 def _csv_bytes(rows: list[Row]) -> bytes:

@@ -111,6 +111,8 @@ _CELL_LIMIT = 32_767  # UTF-16 units; Excel calls a workbook with a longer cell 
 
 def text_of(value) -> str:
     """A value as the CSV spells it; None and NaN are empty."""
+    if isinstance(value, str):
+        return _NOT_XML.sub("", re.sub("\r\n?", "\n", value))
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if pd.api.types.is_bool(value):
@@ -126,7 +128,7 @@ def text_of(value) -> str:
         value = value.text
     if isinstance(value, dict | list | tuple) and not isinstance(value, CellRichText):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    return _NOT_XML.sub("", re.sub("\r\n?", "\n", str(value)))
+    return text_of(str(value))
 
 
 def tidy(key: str, text: str, decimal_comma: bool = False) -> str:
@@ -165,6 +167,8 @@ def value_of(key: str, text: str) -> int | float | datetime | str:
                 return day
     if (key in NUMERIC or key not in COLUMNS) and _PLAIN_NUMBER.fullmatch(text):
         return int(text) if text.lstrip("-").isdigit() else float(text)
+    if 2 * len(text) <= _CELL_LIMIT:
+        return text
     units = text.encode("utf-16-le")
     if len(units) <= 2 * _CELL_LIMIT:
         return text

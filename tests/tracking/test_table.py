@@ -299,18 +299,7 @@ def test_a_long_cell_is_no_damage(paths, capsys):
     assert "x" * 140_000 in paths.experiments_csv.read_text(encoding="utf-8")
 
 
-DAMAGED = [
-    "[]",
-    "null",
-    '"state"',
-    "7",
-    "[" * 50_000,
-    "",
-    "{",
-    '{"a.h5": null}',
-    '{"a.h5": {"state": 1}}',
-    "\udcff",
-]
+DAMAGED = ["[]", "null", "[" * 50_000, '{"a.h5": null}', '{"a.h5": {"state": 1}}', "\udcff"]
 
 
 @pytest.mark.parametrize("waiting", DAMAGED, ids=range(len(DAMAGED)))
@@ -423,7 +412,7 @@ def test_a_renamed_model_file_stays_one_row(paths):
     assert len(book_rows(paths)) == len(csv_rows(paths)) == 12
 
 
-@pytest.mark.parametrize("number", ["9" * 16, "9" * 400, "18446744073709551000", "²"])
+@pytest.mark.parametrize("number", ["9" * 400, "18446744073709551000", "²"])
 def test_strange_numbers_do_not_stop_the_counting(paths, number):
     create_table(paths)
     rows = csv_rows(paths)
@@ -438,7 +427,7 @@ def test_strange_numbers_do_not_stop_the_counting(paths, number):
 TEXTS = st.text(st.sampled_from(list('0123456789.,;"\n\r\t eE%+-=абв№\x00\ud800')), max_size=12)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(edits=st.lists(st.tuples(st.integers(0, 900), TEXTS, st.integers(0, 40)), min_size=1, max_size=4))
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_no_edit_of_the_csv_makes_reading_fail(tmp_path_factory, delimiter, edits):
@@ -579,10 +568,11 @@ def test_the_line_of_a_row_that_left_is_seen_again_when_it_is_used(paths):
     assert sheet["A13"].value == 15 and not sheet.row_dimensions[13].hidden
 
 
-def test_a_move_reaches_a_locked_workbook_later(paths, monkeypatch):
+def test_a_move_reaches_a_locked_workbook_later(paths, monkeypatch, capsys):
     log_run({"model_file": "a.h5"}, paths)
     lock = Lock(monkeypatch, "experiments.xlsx")
     assert move(paths, "a") == 13
+    assert "waits in experiments_ablations.csv" in capsys.readouterr().out
     assert read_table(paths, Sheet.ABLATIONS)["comment"].tolist() == ["ablation: a"]
     assert log_run({"model_file": "b.h5"}, paths) == 14
     lock.on = False
@@ -592,10 +582,11 @@ def test_a_move_reaches_a_locked_workbook_later(paths, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["experiments.csv", "experiments_ablations.csv"])
-def test_a_move_cut_short_between_the_csvs_loses_and_doubles_nothing(paths, name, monkeypatch):
+def test_a_move_cut_short_between_the_csvs_loses_and_doubles_nothing(paths, name, monkeypatch, capsys):
     log_run({"model_file": "a.h5", "epochs": 3}, paths)
     lock = Lock(monkeypatch, name)
     assert move(paths, "a") == 13
+    assert capsys.readouterr().out.startswith(f"{name} could not be written")
     lock.on = False
     paths.experiments.unlink()  # the CSVs alone hold the row
     create_table(paths)
