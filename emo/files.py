@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from emo.errors import UserError
 
 LEFTOVERS = {".DS_Store", ".gitkeep", "Thumbs.db", "desktop.ini"}
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+LEFTOVER_SECONDS = 3600.0  # after which a draft is one that a kill left: no file here takes so long to write
 
 
 def is_junk(name: str) -> bool:
@@ -43,27 +48,72 @@ def files_below(folder: Path) -> Iterator[Path]:
                 yield child
 
 
+class WriteError(UserError, OSError):
+    """A file that could not be written, most often as the disk is full; nothing of it was changed.
+
+    Also an OSError, so that who can wait or write elsewhere may treat it as one.
+    """
+
+    def __init__(self, path: Path, error: OSError):
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = f"make room on the disk of {path.parent}"
+        else:
+            advice = f"see that {path.parent} is there and may be written to"
+        super().__init__(f"{path} cannot be written ({reason}); {advice}, then run this again.")
+        self.errno, self.strerror = error.errno, reason
+
+    def __str__(self) -> str:  # OSError's own would be number and reason
+        return self.args[0]
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """An OSError inside becomes a WriteError of `path`."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(path, error) from None
+
+
 @contextmanager
 def atomic(path: Path, sync: bool = True) -> Iterator[Path]:
     """Gives a draft beside `path` to be written, which then takes its place: whole, or not at all.
 
-    `sync` waits for the disk, some milliseconds. A draft that a kill leaves behind is hidden, and the next
-    one takes its place.
+    `sync` waits for the disk, some milliseconds. A draft that a kill leaves behind is hidden, and a later one
+    takes its place. Raises WriteError.
     """
-    path = path.resolve()  # a link stays a link
+    with told(path):
+        path = path.resolve()  # a link stays a link
+        draft = _draft(path)
+        try:
+            yield draft
+            if sync:
+                with draft.open("rb+") as written:
+                    os.fsync(written.fileno())  # else a machine that dies may leave the name on old blocks
+            draft.replace(path)  # from here on the draft's name may be another's
+        except BaseException:
+            draft.unlink(missing_ok=True)  # a full disk has no room for it
+            raise
+
+
+def _draft(path: Path) -> Path:
+    """An empty file beside `path` that this process alone writes."""
     draft = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     try:
-        yield draft
-        if sync:
-            with draft.open("rb+") as written:
-                os.fsync(written.fileno())  # else a machine that dies may leave the name on old blocks
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)  # a full disk has no room for it
+        draft.touch(exist_ok=False)
+    except FileExistsError:  # another process writes the same file now, or was killed
+        with suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > LEFTOVER_SECONDS:
+                return draft
+        return draft.with_stem(f"{draft.stem}-{os.getpid()}")
+    return draft
 
 
 def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
-    """Writes the file whole or not at all."""
+    """Writes the file whole or not at all. Raises WriteError."""
     with atomic(path, sync) as draft:
         draft.write_bytes(data)
 
@@ -93,3 +143,20 @@ def write_text(path: Path, text: str) -> None:
     """Writes the file whole or not at all, as UTF-8; what that cannot hold becomes its escape."""
     # a lone surrogate comes from a file name in another encoding
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def locked(file: Path, others: str) -> Iterator[None]:
+    """Holds the lock `file`, which a killed process gives back too; where another holds it, says that
+    `others` (a clause) and waits."""
+    with told(file):
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{others}: waiting for it.", flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

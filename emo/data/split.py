@@ -286,9 +286,9 @@ def _read_split(paths: Paths) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS).astype({"bytes": int, "group": int})
     table = _read_csv(paths.split, COLUMNS)
     for name in ("group", "bytes"):
-        wrong = ~table[name].str.fullmatch(r"\d+")
+        wrong = ~table[name].str.fullmatch(r"[0-9]{1,15}")  # more would not be a size of any file
         if wrong.any():
-            fault = f"has no number in {name!r} of {table.loc[wrong, 'path'].iloc[0]}"
+            fault = f"has no whole number from 0 up in {name!r} of {table.loc[wrong, 'path'].iloc[0]}"
             raise UserError(f"{paths.split} {fault}; correct the line, or delete the file to split anew.")
         table[name] = table[name].astype(int)
     wrong = table[~table["split"].isin(SPLITS) | table["path"].duplicated()]
@@ -307,11 +307,18 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8; save it as “CSV UTF-8”.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); correct or delete it.") from None
     head = text.split("\n", 1)[0]
     separator = ";" if head.count(";") > head.count(",") else ","
     try:
         table = pd.read_csv(
-            StringIO(text), sep=separator, dtype=str, keep_default_na=False, quoting=csv.QUOTE_MINIMAL
+            StringIO(text),
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_MINIMAL,
+            index_col=False,  # else a separator at each line's end would shift all columns by one
         )
     except ValueError as error:  # pandas' parser errors are of that kind
         raise UserError(f"{path} cannot be read ({str(error).strip()}); correct or delete it.") from None
@@ -319,5 +326,6 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         raise UserError(
             f"{path} lacks the column {missing[0]!r}; its first line must name {', '.join(columns)}."
         )
-    table = table.apply(lambda column: column.str.strip())
+    # a line that ends early lacks cells
+    table = table[columns].fillna("").astype(str).apply(lambda column: column.str.strip())
     return table[table["path"] != ""].reset_index(drop=True)

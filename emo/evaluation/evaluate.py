@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from emo.data.image_io import read_image
 from emo.data.manifest import is_photo
 from emo.data.split import Split, leaked_photos, load_split, training_manifests
-from emo.errors import UserError
+from emo.errors import UserError, is_out_of_memory
 from emo.evaluation.calibration import (
     apply_temperature,
     coverage_curve,
@@ -21,6 +23,7 @@ from emo.evaluation.calibration import (
     fit_temperature,
     reliability,
 )
+from emo.evaluation.class_order import better_order
 from emo.evaluation.intervals import wilson
 from emo.files import files_below
 from emo.inference.predictor import Predictor
@@ -36,7 +39,8 @@ class Report:
     counts true (rows) × predicted (columns); `predictions` is `Predictor.predict`'s table with the true
     `label`. `split` is what the photos are to the model, None where that is not known. `calibrated_ece` is
     the calibration error at `temperature`, `without_duplicates` the report on the photos that have no
-    duplicate in training; each is None where it was not asked for.
+    duplicate in training; each is None where it was not asked for. `names_assumed` tells that the model's
+    file does not name its classes.
     """
 
     model: str
@@ -53,6 +57,7 @@ class Report:
     confusion: pd.DataFrame
     predictions: pd.DataFrame
     without_duplicates: Report | None
+    names_assumed: bool = False
 
     def __str__(self) -> str:
         calibrated = ""
@@ -72,7 +77,25 @@ class Report:
             )
         elif rest:
             figures.append("none has a duplicate in training")
-        return " · ".join(figures)
+        note = f"\n{self.order_note}" if self.order_note else ""
+        return " · ".join(figures) + note
+
+    @property
+    def better_order(self) -> list[str] | None:
+        """The class names in an order that fits far better; None for that of the file and for a good one."""
+        return better_order(self.confusion) if self.names_assumed else None
+
+    @property
+    def order_note(self) -> str:
+        """A sentence about `better_order`; "" without one."""
+        if (names := self.better_order) is None:
+            return ""
+        accuracy = np.trace(self.confusion.set_axis(names, axis=1)[list(self.confusion)]) / self.photos
+        return (
+            f"The model's outputs seem to stand for other classes than assumed: class_names={names} gives "
+            f"{accuracy:.1%} on these photos instead of {self.accuracy:.1%}; open it with load_classifier(path, "
+            "class_names=…)."
+        )
 
     @property
     def rates(self) -> pd.DataFrame:
@@ -135,7 +158,7 @@ def evaluate(
             f"The photos are labelled {', '.join(unknown)}, but {classifier.name} knows only "
             f"{', '.join(classifier.class_names)}; rename the class folders or choose another model."
         )
-    predictions = classifier.predict(list(manifest.path))
+    predictions = _predictions(classifier, manifest)
     predictions.insert(1, "label", manifest.label.to_numpy())
     return report(
         predictions,
@@ -144,7 +167,41 @@ def evaluate(
         split=split,
         leaked=leaked,
         temperature=temperature,
+        names_assumed="assumed" in classifier.metadata,
     )
+
+
+def _predictions(classifier: Classifier, manifest: pd.DataFrame) -> pd.DataFrame:
+    """`Classifier.predict`, where NaN and memory that ran out are told in a sentence."""
+    ran_out = False
+    try:
+        predictions = classifier.predict(list(manifest.path))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        ran_out = True
+    if ran_out:  # outside of `except`, where the error's frames still hold what filled the memory
+        raise UserError(
+            f"Memory ran out while {classifier.name} answered for {len(manifest):,} photos: restart the kernel "
+            "where other models are still in its memory, or take a model of half the image size."
+        )
+    classes = predictions[list(classifier.class_names)].to_numpy(float)
+    for path in predictions.path[np.isnan(classes).any(axis=1)]:
+        if is_readable(path):  # so the photo is not to blame
+            raise UserError(
+                f"{classifier.name} answers {path} with NaN: its weights are damaged, or its training went "
+                "wrong; choose another model."
+            )
+    return predictions
+
+
+def is_readable(path: str | Path) -> bool:
+    """Whether a model gets to see the photo."""
+    try:
+        read_image(path, 8)
+    except UserError:
+        return False
+    return True
 
 
 def _labelled_folder(folder: Path) -> pd.DataFrame:
@@ -223,6 +280,7 @@ def report(
     split: Split | None = None,
     leaked: Iterable[str | Path] | None = None,
     temperature: float | None = None,
+    names_assumed: bool = False,
 ) -> Report:
     """`evaluate`'s figures of a table that has them all: path, label, emotion, confidence, the classes.
 
@@ -262,6 +320,7 @@ def report(
         without_duplicates=None
         if leaked is None
         else report(_without(predictions, leaked), names, model=model),
+        names_assumed=names_assumed,
     )
 
 

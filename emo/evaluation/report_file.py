@@ -21,7 +21,7 @@ from emo.environment import PLOT_STYLE, git_commit, versions
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report, percent, shown_paths
 from emo.evaluation.evaluate import report as make_report
-from emo.files import write_text
+from emo.files import told, write_text
 from emo.paths import numbered
 from emo.plots.evaluation import plot_coverage, plot_reliability
 
@@ -51,7 +51,8 @@ def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
     pair gets the next free number in its name.
     """
     folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     page = next(
         path
         for path in numbered(folder / f"{file_stem(report)}_report.html")
@@ -63,8 +64,13 @@ def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
         "commit": git_commit(),
     }
     data = page.with_suffix(".json")
+    html = _to_html(report, made | {"data": data.name}, photos)
     write_text(data, _to_json(report, made))
-    write_text(page, _to_html(report, made | {"data": data.name}, photos))
+    try:
+        write_text(page, html)
+    except OSError:
+        data.unlink(missing_ok=True)  # no half of a pair
+        raise
     return page
 
 
@@ -86,6 +92,7 @@ def _to_json(report: Report, made: dict) -> str:
         **made,
         "split": report.split.title if report.split else "",
         "class_names": list(report.confusion.index),
+        "class_names_assumed": report.names_assumed,
         **_figures(report),
         "balanced_accuracy": report.balanced_accuracy,
         "macro_f1": report.macro_f1,
@@ -118,14 +125,13 @@ def read_report(path: str | Path) -> Report:
     """
     path = Path(path).expanduser()
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(path.read_text(encoding="utf-8-sig"))
         if saved["schema"] != SCHEMA:
             raise UserError(
-                f"{path.name} has schema {saved['schema']}, this version reads {SCHEMA}: update the project."
+                f"{path.name} has schema {saved['schema']!r:.20}, this version reads {SCHEMA}: update the project."
             )
-        table = pd.DataFrame(saved["predictions"], columns=saved["columns"])
-        table = table.rename(columns={"twin": "duplicate"})  # as it was called until 2026-11-26
-        leaked = table.path[table.pop("duplicate")] if "duplicate" in table else None
+        table = _checked_table(saved)
+        leaked = table.path[table.pop("duplicate").astype(bool)] if "duplicate" in table else None
         return make_report(
             table,
             saved["class_names"],
@@ -133,16 +139,44 @@ def read_report(path: str | Path) -> Report:
             split=Split.of(saved["split"]),
             leaked=leaked,
             temperature=saved["temperature"],
+            names_assumed=saved.get("class_names_assumed") is True,
         )
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"There is no report {path}; save_report writes one.") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+    # whatever json, pandas and the figures make of types that nobody wrote
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{path.name} is no report that save_report wrote, or is damaged ({reason})."
+            f"{path.name} is no report that save_report wrote, or is damaged ({reason:.120})."
         ) from error
+
+
+def _checked_table(saved: dict) -> pd.DataFrame:
+    """The answers of a report's JSON. Raises ValueError and its like for what `save_report` never writes."""
+    names, columns = saved["class_names"], saved["columns"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names must be a list of names")
+    columns = ["duplicate" if name == "twin" else name for name in columns]  # as it was until 2026-11-26
+    known = ["path", "label", "emotion", "confidence", *names]
+    if [name for name in columns if name != "duplicate"] != known or len(set(columns)) < len(columns):
+        raise ValueError(f"columns must be {', '.join(known)}")
+    table = pd.DataFrame(saved["predictions"], columns=columns)
+    texts = table[["path", "label", "emotion"]].map(lambda cell: isinstance(cell, str))
+    figures = table[known[3:]].map(lambda cell: type(cell) in (int, float) and 0 <= cell <= 1.000001)
+    if not texts.all(axis=None) or not figures.all(axis=None):
+        raise ValueError("a photo's answer is no text, or a confidence not between 0 and 1")
+    if not set(table.label) | set(table.emotion) <= set(names):
+        raise ValueError("a photo has a label that is no class")
+    if "duplicate" in table and not table.duplicate.map(lambda cell: isinstance(cell, bool)).all():
+        raise ValueError("duplicate must be true or false")
+    if not isinstance(saved["model"], str) or not isinstance(saved["split"], str):
+        raise ValueError("model and split must be texts")
+    temperature = saved["temperature"]
+    if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < 1e6):
+        raise ValueError("temperature must be a number above 0")
+    return table
 
 
 # ---- HTML ----------------------------------------------------------------------------------------

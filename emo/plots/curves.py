@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emo.environment import in_notebook
-from emo.plots.style import TRAIN, VAL
+from emo.files import atomic
+from emo.plots.style import TRAIN, VAL, plain
 
 
 def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
@@ -28,7 +29,7 @@ def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_title(f"best: {history.val_accuracy[best]:.1%} in epoch {best}", fontsize=10)
     axes[0].legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(plain(title, 90))
     return figure
 
 
@@ -50,7 +51,8 @@ class LiveCurve:
         """Redraws it and writes the PNG; a disk that takes none stops nobody."""
         figure = plot_curve(history, self.title)
         try:
-            figure.savefig(path, dpi=100)
+            with atomic(path, sync=False) as draft:
+                figure.savefig(draft, dpi=100)
         except OSError as error:
             print(f"{path.name} cannot be written ({error.strerror or error}).")
         plt.close(figure)

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 
 from emo.data.image_io import load_images
 from emo.paths import Paths
-from emo.plots.style import GOOD, TRAIN, VAL
+from emo.plots.style import GOOD, TRAIN, VAL, plain, short
 
 
 def plot_class_balance(**labels: Sequence[str]) -> Figure:
     """Photos per class, a bar for each named list of labels: `plot_class_balance(train=…, val=…)`."""
     counts = pd.DataFrame({name: pd.Series(values).value_counts() for name, values in labels.items()})
     figure, axis = plt.subplots(figsize=(9, 3))
-    counts.fillna(0).sort_index().plot.bar(
-        ax=axis, rot=30, xlabel="", ylabel="photos", color=[TRAIN, VAL, GOOD]
-    )
+    counts = counts.fillna(0).sort_index()
+    counts.index = list(map(plain, counts.index))
+    counts.plot.bar(ax=axis, rot=30, xlabel="", ylabel="photos", color=[TRAIN, VAL, GOOD])
     axis.grid(axis="x", visible=False)
     return figure
 
@@ -52,7 +52,8 @@ def plot_photos(
     for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
         axis.imshow(np.clip(image, 0, 255).astype(np.uint8))
         if index < len(titles):
-            axis.set_title(titles[index], fontsize=8, color=colors[index] if colors else "black")
+            title = "\n".join(plain(line, 60) for line in titles[index].split("\n"))
+            axis.set_title(title, fontsize=8, color=colors[index] if colors else "black")
     return figure
 
 
@@ -61,5 +62,5 @@ def plot_suspects(suspects: pd.DataFrame, paths: Paths, columns: int = 8) -> Fig
     images = load_images([paths.data / path for path in suspects["path"]], 96)
     rows = zip(suspects.index + 1, suspects["label"], suspects["suggested"], strict=True)
     return plot_photos(
-        images, [f"{rank}. {label}\n→ {other}?" for rank, label, other in rows], columns=columns
+        images, [f"{rank}. {short(label)}\n→ {short(other)}?" for rank, label, other in rows], columns=columns
     )

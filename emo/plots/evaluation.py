@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from emo.evaluation.intervals import wilson
 from emo.plots.data import plot_photos
-from emo.plots.style import BAD, TRAIN, VAL
+from emo.plots.style import BAD, TRAIN, VAL, plain, short
 
 if TYPE_CHECKING:
     from emo.evaluation.evaluate import Report
@@ -42,8 +42,8 @@ def plot_confusion(confusion: pd.DataFrame, figure: Figure | SubFigure | None = 
     figure = figure or plt.figure(figsize=(side, side - 0.8))
     axis = figure.subplots()
     image = axis.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(counts)), confusion.columns, rotation=45, ha="right")
-    axis.set_yticks(range(len(counts)), confusion.index)
+    axis.set_xticks(range(len(counts)), map(plain, confusion.columns), rotation=45, ha="right")
+    axis.set_yticks(range(len(counts)), map(plain, confusion.index))
     axis.set(xlabel="predicted", ylabel="true")
     axis.grid(visible=False)
     for (row, column), count in np.ndenumerate(counts):
@@ -55,7 +55,10 @@ def plot_confusion(confusion: pd.DataFrame, figure: Figure | SubFigure | None = 
 
 def plot_mistakes(images: Sequence[np.ndarray], mistakes: pd.DataFrame) -> Figure:
     """A grid titled true → predicted and how sure; `mistakes` are the pictures' rows of `Report.mistakes`."""
-    titles = [f"{row.label} → {row.emotion}\n{row.confidence:.0%} sure" for row in mistakes.itertuples()]
+    titles = [
+        f"{short(row.label, 16)} → {short(row.emotion, 16)}\n{row.confidence:.0%} sure"
+        for row in mistakes.itertuples()
+    ]
     return plot_photos(images, titles, [BAD] * len(titles))
 
 

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
 SHARE = 0.02  # of the time that writing may take
@@ -18,10 +18,12 @@ class Writer:
     """A thread that writes files in the order in which they were handed over, in `SHARE` of its time.
 
     Of several writes of one kind that wait, only the newest is done. One that the disk refuses, as it is full
-    or Google Drive is away, is tried again, after `close` twice. `seconds` is the processor time taken.
+    or Google Drive is away, is tried again, after `close` twice; but those of a `spare` kind, which nobody
+    needs once the rest is written, are then given up. `seconds` is the processor time taken.
     """
 
-    def __init__(self):
+    def __init__(self, spare: Collection[str] = ()):
+        self._spare, self._abandoned = frozenset(spare), False
         self._thread, self._newest, self._writes = ThreadPoolExecutor(1), {}, deque[Future]()
         self._numbers, self._lock = itertools.count(), threading.Lock()
         self._closing, self.seconds = threading.Event(), 0.0
@@ -45,6 +47,10 @@ class Writer:
             except KeyboardInterrupt:
                 continue  # a file half written helps nobody
         self._raise_failure()
+
+    def abandon(self) -> None:
+        """What is not begun yet is not written: the files have become another process's."""
+        self._abandoned = True
 
     def _raise_failure(self) -> None:
         while self._writes and self._writes[0].done():
@@ -73,6 +79,9 @@ class Writer:
                 return True
             except OSError as error:
                 tries += closing
+                if closing and kind in self._spare:
+                    print(f"The {kind} is not saved ({error.strerror or error}); the run ends without it.")
+                    return False
                 if tries == 3:
                     raise
                 if not told:
@@ -89,4 +98,4 @@ class Writer:
         """The write of that number; None where a newer one waits behind what was handed over in between."""
         with self._lock:
             newest, write = self._newest[kind]
-        return write if newest == number else None
+        return write if newest == number and not self._abandoned else None

@@ -17,7 +17,7 @@ from emo.data.image_io import decode_whole, read_bytes, reason
 from emo.data.install import SPARE_BYTES
 from emo.data.split import training_manifests
 from emo.errors import UserError
-from emo.files import write_bytes, write_text
+from emo.files import locked, told, write_bytes, write_text
 from emo.models.augmentation import affine_transforms, resample
 from emo.paths import Paths
 
@@ -44,13 +44,17 @@ def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, see
         for path, count in zip(photos["path"], wanted, strict=True)
         for number in range(1, count + 1)
     ]
-    missing = [job for job in jobs if not _copy_path(*job, paths).exists()]
-    _check_record({"copies": copies, "seed": seed}, paths)
-    _check_room([len(_augmented_jpeg(*job, seed, paths)) for job in missing[:SAMPLED]], len(missing), paths)
-    with ThreadPoolExecutor() as pool:
-        written = pool.map(lambda job: _write_copy(*job, seed, paths), missing)
-        for _ in tqdm(written, "augmented copies", len(missing), unit="photo"):
-            pass
+    lock = paths.train_aug.with_name(f".{paths.train_aug.name}.lock")
+    with locked(lock, f"Another process is writing augmented copies to {paths.train_aug}"):
+        missing = [job for job in jobs if not _copy_path(*job, paths).exists()]
+        _check_record({"copies": copies, "seed": seed}, paths)
+        _check_room(
+            [len(_augmented_jpeg(*job, seed, paths)) for job in missing[:SAMPLED]], len(missing), paths
+        )
+        with ThreadPoolExecutor() as pool:
+            written = pool.map(lambda job: _write_copy(*job, seed, paths), missing)
+            for _ in tqdm(written, "augmented copies", len(missing), unit="photo"):
+                pass
     return len(jobs)
 
 
@@ -75,8 +79,10 @@ def _check_room(sizes: list[int], count: int, paths: Paths) -> None:
 def _check_record(settings: dict[str, int | str], paths: Paths) -> None:
     """Writes down what `train_aug` is made with; copies made otherwise must not be mistaken for it."""
     if any(paths.train_aug.glob("*/*")):
-        record = paths.augmentation_record
-        found = json.loads(record.read_text()) if record.is_file() else "unknown settings"
+        try:
+            found = json.loads(paths.augmentation_record.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # missing, cut or no JSON at all
+            found = "unknown settings"
         if found != settings:
             raise UserError(
                 f"{paths.train_aug} holds copies made with {found}, not {settings}; delete that folder first."
@@ -133,6 +139,7 @@ def _augmented_jpeg(source: Path, number: int, seed: int, paths: Paths) -> bytes
 
 def _write_copy(source: Path, number: int, seed: int, paths: Paths) -> None:
     target = _copy_path(source, number, paths)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     # thousands of them, each of which can be made again
     write_bytes(target, _augmented_jpeg(source, number, seed, paths), sync=False)

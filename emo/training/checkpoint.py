@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
+import math
 import time
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import psutil
 import tensorflow as tf
 
 from emo.experiments import CROSSENTROPY, RENAMED, Experiment
@@ -61,11 +58,10 @@ class Progress:
     """Where a run stands: `step` batches of `epoch` (from 0) are done, with these means over them.
 
     `epochs` is the curve so far, `best` its best validation accuracy, −1 before the first; `key` names the
-    run by what decides it, `process` who writes the state.
+    run by what decides it.
     """
 
     key: str
-    process: tuple[str, int, float]
     date: str
     model_file: str
     seconds: float
@@ -74,6 +70,26 @@ class Progress:
     means: dict[str, float]
     epochs: list[dict[str, float]]
     best: float
+
+    @classmethod
+    def read(cls, text: str) -> Progress:
+        """What a state says of itself. Raises ValueError, TypeError and their like for what none can say."""
+        values = json.loads(text)
+        values.pop("process", None)  # states until 2026-11-26; who trains is in the run's claim now
+        progress = cls(**values)
+        counts = [progress.epoch, progress.step, *(epoch["epoch"] for epoch in progress.epochs)]
+        figures = [progress.seconds, progress.best, *progress.means.values()]
+        figures += [value for epoch in progress.epochs for value in epoch.values()]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("epochs and steps must be whole numbers")
+        if counts[2:] != list(range(1, progress.epoch + 1)) or progress.seconds < 0:
+            raise ValueError("its epochs are not in a row")
+        if not all(map(math.isfinite, figures)) or not progress.best <= 1:
+            raise ValueError("its figures are no numbers")
+        # a name alone: it must not lead out of the folder
+        if Path(progress.model_file).name != progress.model_file or progress.began.year < 2020:
+            raise ValueError("it names no run")
+        return progress
 
     @property
     def began(self) -> datetime:
@@ -110,14 +126,20 @@ class RunState:
         self._writer.submit("state", write)
 
     def restore(self, file: Path) -> bool:
-        """Sets the variables to those of `file`; False, and nothing set, where those are not the same."""
-        self._turn = 1 - self.files.index(file)  # the other one is older
+        """Sets the variables to those of `file`; False, and nothing set, where those are not the same.
+
+        Raises what NumPy does for a damaged file, nothing set either.
+        """
         with np.load(file) as state:
-            arrays = [state[name] for name in state.files if name != "progress"]
+            names = [str(number) for number in range(len(state.files) - 1)]
+            arrays = [state[name] for name in names]
         if [array.shape for array in arrays] != [tuple(variable.shape) for variable in self._variables]:
             return False
+        if not all(np.issubdtype(array.dtype, np.number) for array in arrays):
+            raise ValueError("its arrays hold no numbers")
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
+        self._turn = 1 - self.files.index(file)  # the other one is older
         return True
 
     def remove(self) -> None:
@@ -125,19 +147,35 @@ class RunState:
             file.unlink(missing_ok=True)
 
 
-def find_state(folder: Path, key: str) -> tuple[Path, Progress] | None:
-    """The newest whole state of the unfinished run of that key, unless this machine is training it now."""
-    found = []
+def find_states(folder: Path, key: str) -> tuple[list[tuple[Path, Progress]], dict[Path, str]]:
+    """The whole states of the unfinished run of that key, the newest first; damaged files, and what is wrong.
+
+    A damaged file does not say whose it is: what it belongs to is told by its name alone.
+    """
+    found, damaged = [], {}
     for file in folder.glob("*_running.state?.npz"):
         try:
             with np.load(file) as state:
-                progress = Progress(**json.loads(str(state["progress"])))
-                ours = progress.key == key and not _alive(progress.process)
-                if ours and state.zip.testzip() is None:
+                progress = Progress.read(str(state["progress"]))
+                if progress.key == key:
+                    if state.zip.testzip() is not None:
+                        raise ValueError("a part of it is damaged")
                     found.append((file, progress))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            continue  # cut short or of another version: the other generation may be whole
-    return max(found, key=lambda state: (state[1].date, state[1].epoch, state[1].step), default=None)
+        # NumPy, zipfile, zlib and json raise a dozen kinds for bytes that a kill or a disk has left
+        except Exception as error:
+            damaged[file] = first_line(error)
+    newest_first = sorted(found, key=lambda s: (s[1].date, s[1].epoch, s[1].step), reverse=True)
+    return newest_first, damaged
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, shortly."""
+    return str(error).split("\n")[0][:100] or type(error).__name__
+
+
+def run_of(state: Path) -> str:
+    """The name of the model file that a state lies beside."""
+    return f"{state.name.rpartition('.state')[0]}.h5"
 
 
 def run_key(plan: Plan) -> str:
@@ -163,21 +201,6 @@ def key_settings(experiment: Experiment) -> str:
         if name == "warmup_epochs":
             values["loss"] = CROSSENTROPY
     return json.dumps(values)
-
-
-def this_process() -> tuple[str, int, float]:
-    """Machine, process number and its start, which no other process shares."""
-    return platform.node(), os.getpid(), psutil.Process().create_time()
-
-
-def _alive(process: Sequence) -> bool:
-    machine, number, start = process
-    if machine != platform.node() or number == os.getpid():
-        return False
-    try:
-        return psutil.Process(number).create_time() == start
-    except psutil.Error:
-        return False
 
 
 def _state_files(running: Path) -> tuple[Path, Path]:

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import PIL
 import tensorflow as tf
-from filelock import AcquireReturnProxy, FileLock, Timeout
 from tqdm.auto import tqdm
 
 from emo.data.faces import find_crops
@@ -26,6 +25,7 @@ from emo.data.geometry import Crop
 from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.experiments import Experiment
+from emo.files import locked, told
 from emo.models.augmentation import ASPECT, ERASED, ROTATION, SHIFT, ZOOM, RandomAugmentation, augmentation
 from emo.models.build import build_model, split_model
 from emo.paths import Paths
@@ -73,11 +73,12 @@ def frozen_features(
     where the disk has too little room for all.
     """
     folder = paths.features
-    folder.mkdir(parents=True, exist_ok=True)
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     sets = _cached(frozen, wanted, experiment, paths)
     files = [file for each in sets for file in each.files]
     size = sum(2 * math.prod(each.shape) * len(each.files) for each in sets)
-    with _locked(folder):
+    with locked(folder / ".lock", f"Another run is computing features in {folder}"):
         missing = {file for each in sets for file in each.files if _read(file, each.shape) is None}
         if missing and not _make_room(folder, files, size):
             print(
@@ -108,7 +109,7 @@ def clear_features(paths: Paths) -> None:
     if not paths.features.is_dir():
         print("There are no cached features.")
         return
-    with _locked(paths.features):
+    with locked(paths.features / ".lock", f"A run is computing features in {paths.features}"):
         files = _caches(paths.features)
         size = sum(file.stat().st_size for file in files)
         for file in files:
@@ -216,7 +217,7 @@ def _write_view(
     layout = {"descr": "<f2", "fortran_order": False, "shape": (len(images), *frozen.output_shape[1:])}
     np.lib.format.write_array_header_1_0(header, layout)
     unfinished = file.with_suffix(".part")
-    with unfinished.open("ab") as out:
+    with told(unfinished), unfinished.open("ab") as out:  # what a full disk holds of it is gone on with
         done = (out.tell() - len(header.getvalue())) // row
         if done < 0:
             out.truncate(0)
@@ -228,7 +229,8 @@ def _write_view(
             for batch in _outputs(frozen, images, done, layer, draws):
                 out.write(batch.astype("<f2", copy=False).tobytes())
                 bar.update(len(batch))
-    unfinished.replace(file)
+    with told(file):
+        unfinished.replace(file)
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -256,16 +258,6 @@ def _make_room(folder: Path, keep: list[Path], size: int) -> bool:
         file.unlink(missing_ok=True)
         held -= files[file].st_size
     return True
-
-
-def _locked(folder: Path) -> AcquireReturnProxy:
-    """The folder's lock, taken: two runs at once would write the same files."""
-    lock = FileLock(folder / ".lock")
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another run is computing features in {folder}: waiting for it.")
-        return lock.acquire()
 
 
 def _gigabytes(size: float) -> str:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from emo.data.split import load_split, relabelled
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.files import write_text
+from emo.files import atomic, write_text
 from emo.paths import Paths
 from emo.plots.data import plot_suspects
 from emo.training.feature_cache import backbone_features
@@ -47,7 +47,8 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
     write_text(paths.suspects, suspects.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     worst = suspects.head(SHOWN)
     sheet = plot_suspects(worst, paths, columns=10)
-    sheet.savefig(paths.suspects_sheet)
+    with atomic(paths.suspects_sheet) as draft:
+        sheet.savefig(draft)
     plt.close(sheet)
     if not paths.relabel.exists():
         lines = worst[["path", "label", "suggested"]].rename(columns={"label": "given"}).assign(label="")
@@ -64,6 +65,8 @@ def out_of_fold(features: np.ndarray, labels: pd.Series, groups: pd.Series, seed
     `features` are (n, d); photos of one group > 0 share a fold. UserError where a class has fewer than 5.
     """
     counts = labels.value_counts()
+    if len(counts) < 2:
+        raise UserError(f"All photos are {counts.index[0]!r}: labels are judged between two classes or more.")
     if counts.min() < FOLDS:
         raise UserError(
             f"Class {counts.idxmin()!r} has {counts.min()} photos; {FOLDS} are needed to judge its labels."

@@ -22,6 +22,7 @@ from emo.training.augmented_copy import with_augmented_copy
 from emo.training.batches import Batches, class_weights, one_hot
 from emo.training.distillation import load_teacher, soft_labels
 from emo.training.feature_cache import frozen_features, load_photos
+from emo.training.memory import in_words
 from emo.training.trainer import Trainer
 
 # a head alone takes a step in less time than Python takes to ask for it
@@ -73,11 +74,26 @@ def prepare_run(experiment: Experiment, paths: Paths) -> Plan:
     Photos come from `data/train` and `data/val`, or a part split off from training. Raises UserError for
     what the user can repair.
     """
+    try:
+        return _prepare(experiment, paths)
+    except Exception as error:
+        failure = in_words(error, experiment, preparing=True)
+        if failure is error:
+            raise
+    raise failure
+
+
+def _prepare(experiment: Experiment, paths: Paths) -> Plan:
     started = time.monotonic()
     if tf.config.list_physical_devices("GPU"):
         # same seed, same machine → same result: GPU kernels add up in any order unless told otherwise
         tf.config.experimental.enable_op_determinism()
     names = class_names(paths)
+    if len(names) < 2:
+        raise UserError(
+            f"{paths.train} holds one class, {names[0]}, and a classifier tells two or more apart: add a "
+            "folder of photos for each other one."
+        )
     train_photos, val_photos = training_manifests(paths, relabel=experiment.relabel)
     if experiment.use_augmented_copy:
         train_photos = with_augmented_copy(train_photos, paths)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -18,17 +19,20 @@ from emo.plots.curves import LiveCurve
 from emo.tracking.run_row import run_row
 from emo.tracking.table import log_run
 from emo.training.async_writer import Writer
-from emo.training.checkpoint import BestModel, Progress, RunState, find_state, run_key, this_process
+from emo.training.chance import chance_hint
+from emo.training.checkpoint import BestModel, Progress, RunState, find_states, first_line, run_key, run_of
+from emo.training.claim import Claim, claims
 from emo.training.plan import Plan
 from emo.training.run import Outcome, Run
-from emo.training.run_files import RunFiles
+from emo.training.run_files import RunFiles, clear_leftovers, keep_model, saved_accuracy
 
 
 class Recorder(keras.callbacks.Callback):
     """Keeps a run's history, its best model, its curve and its state, and logs it.
 
     Where there is the state of an unfinished run of the same plan, it is restored, and `resumed_at` is its
-    (epoch, step). Raises UserError where that state does not fit.
+    (epoch, step). The run is claimed until `finish` or `discard`; `close` gives up what neither has ended.
+    Raises UserError where that state does not fit, and where another process trains the same.
     """
 
     def __init__(self, plan: Plan):
@@ -37,21 +41,73 @@ class Recorder(keras.callbacks.Callback):
         self.epochs: list[dict[str, float]] = []
         self.best, self.resumed_at = -1.0, (0, 0)
         self.done, self.means = 0, {}  # steps of this epoch before it was cut short, their mean metrics
-        found = find_state(plan.paths.model, self.key)
-        if found:
-            _, progress = found
-            self.files = RunFiles.resume(plan.paths.model, progress.model_file, progress.began)
-        else:
-            self.files = RunFiles.reserve(plan.experiment, plan.paths.model)
-        self.curve = LiveCurve(f"{plan.experiment.name}: {plan.experiment.backbone}")
-        self.writer = Writer()
-        trainer = plan.trainer
-        self.best_model = BestModel(plan.network, self.files.model, trainer.weights, self.writer)
-        variables = [*trainer.variables, *trainer.optimizer.variables]
-        self.state = RunState(self.files.model, variables, self.writer)
-        if found:
-            self._resume(*found)
+        self.claim = Claim(plan.paths.model, self.key)
+        try:
+            self._begin()
+        except BaseException:
+            self.claim.give_back()
+            raise
         self.metadata = self._metadata()
+
+    def _begin(self) -> None:
+        """Takes up what a run of the same plan has left, or reserves new files."""
+        plan, trainer = self.plan, self.plan.trainer
+        folder = plan.paths.model
+        clear_leftovers(folder, [holder.model_file for _, holder in claims(folder) if holder])
+        self.curve = LiveCurve(f"{plan.experiment.name}: {plan.experiment.backbone}")
+        self.writer = Writer(spare=["state"])
+        variables = [*trainer.variables, *trainer.optimizer.variables]
+        states, damaged = find_states(folder, self.key)
+        progress = None
+        for file, said in states:
+            self.state = RunState(folder / said.model_file, variables, self.writer)
+            try:
+                fits = self._within_plan(said) and self.state.restore(file)
+            except Exception as error:  # as in find_states
+                damaged[file] = first_line(error)
+                continue
+            if not fits:
+                raise UserError(
+                    f"The run of {said.began:%Y-%m-%d %H:%M} cannot go on here: it was computed in another "
+                    "precision, or its frozen layers' outputs do not fit on this disk; train where it began "
+                    f"or, {anew(folder / said.model_file)}."
+                )
+            progress = said
+            break
+        if progress:
+            self.claim.name(progress.model_file, progress.began)
+            self.files = RunFiles.resume(folder, progress.model_file, progress.began)
+        else:
+            self.files = self._new_files(damaged)
+            self.state = RunState(self.files.model, variables, self.writer)
+        self.best_model = BestModel(plan.network, self.files.model, trainer.weights, self.writer)
+        if progress:
+            self._go_on(progress)
+
+    def _within_plan(self, progress: Progress) -> bool:
+        if progress.epoch >= self.plan.experiment.epochs or progress.step >= len(self.plan.train_set):
+            raise ValueError("it is beyond the end of the run")
+        return True
+
+    def _new_files(self, damaged: dict[Path, str]) -> RunFiles:
+        """Those of a run that begins: of one that was killed before its first state the same names again."""
+        folder, before = self.plan.paths.model, self.claim.before
+        name = before.model_file if before else ""
+        mine = [file for file in damaged if run_of(file) == name]
+        if name and not mine:
+            began = datetime.fromisoformat(before.date)
+            self.claim.name(name, began)
+            return RunFiles.anew(folder, name, began)
+        files = RunFiles.reserve(self.plan.experiment, folder, self.claim.name)
+        alike = files.model.name.split("_", 4)[4]  # without the date
+        for file in mine or [file for file in damaged if run_of(file).endswith(alike)]:
+            print(f"{file.name} is damaged ({damaged[file]}): the run that it is of cannot go on.")
+        if mine:
+            keep_model(folder / name)
+            RunFiles(folder / name, files.date).discard()
+            for file in mine:
+                file.unlink(missing_ok=True)
+        return files
 
     def _metadata(self) -> dict:
         """What a `.h5` must tell to be used and judged without our table."""
@@ -68,21 +124,15 @@ class Recorder(keras.callbacks.Callback):
             "commit": git_commit(),
         }
 
-    def _resume(self, file, progress: Progress) -> None:
-        began, folder = f"{progress.began:%Y-%m-%d %H:%M}", self.plan.paths.model
-        anew = f"to begin anew, delete {self.files.model.stem}.* in {folder}"
-        if not self.state.restore(file):
-            raise UserError(
-                f"The run of {began} cannot go on here: it was computed in another precision, or its frozen "
-                f"layers' outputs do not fit on this disk; train where it began or, {anew}."
-            )
+    def _go_on(self, progress: Progress) -> None:
+        """From the state that was restored."""
         self.epochs, self.done, self.means = progress.epochs, progress.step, progress.means
         self.resumed_at, self.started = (progress.epoch, progress.step), self.started - progress.seconds
-        if progress.best >= 0 and self.files.model.is_file() and h5py.is_hdf5(self.files.model):
+        if progress.best >= 0 and saved_accuracy(self.files.model) is not None:
             self.best, self.best_model.saved = progress.best, read_metadata(self.files.model)
         print(
-            f"Going on with the run of {began} in epoch {progress.epoch + 1} of "
-            f"{self.plan.experiment.epochs} ({anew})."
+            f"Going on with the run of {progress.began:%Y-%m-%d %H:%M} in epoch {progress.epoch + 1} of "
+            f"{self.plan.experiment.epochs} ({anew(self.files.model)})."
         )
 
     @property
@@ -98,6 +148,9 @@ class Recorder(keras.callbacks.Callback):
             self._save_state(0, {})
 
     def on_train_batch_end(self, batch, logs=None):
+        if self.claim.lost_to:
+            self.writer.abandon()
+            self.claim.check()
         if self.state.due and batch + 1 < self.params["steps"]:
             self._save_state(self.done + batch + 1, self._epoch_means(logs, batch + 1))
 
@@ -112,6 +165,16 @@ class Recorder(keras.callbacks.Callback):
             self.best = accuracy
         self.epochs.append({"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()})
         self.curve.update(self.history, self.files.curve)
+        hint = chance_hint(
+            self.plan.experiment,
+            epoch + 1,
+            self.best,
+            float(logs["accuracy"]),
+            self.plan.val_set.labels,
+            len(self.plan.train_set),
+        )
+        if hint:
+            print(f"\n{hint}")  # below the progress bar
 
     def _epoch_means(self, logs: dict[str, float], steps: int) -> dict[str, float]:
         """Over this epoch's steps before it was cut short and the `steps` after, of which `logs` are."""
@@ -125,7 +188,6 @@ class Recorder(keras.callbacks.Callback):
         self.state.save(
             Progress(
                 key=self.key,
-                process=this_process(),
                 date=self.files.date.isoformat(),
                 model_file=self.files.model.name,
                 seconds=time.monotonic() - self.started,
@@ -141,9 +203,15 @@ class Recorder(keras.callbacks.Callback):
         """Removes what the run has left."""
         self.state.remove()
         self.files.discard()
+        self.claim.release()
+
+    def close(self) -> None:
+        """Another process may go on with what neither `finish` nor `discard` has ended."""
+        self.claim.leave()
 
     def finish(self, outcome: Outcome) -> Run:
         """Names the files and logs the run by what the model file holds: a write may have been cut short."""
+        self.claim.check()
         seconds = time.monotonic() - self.started
         accuracy, best_epoch = (self.best_model.saved[key] for key in ("val_accuracy", "best_epoch"))
         running, self.files = self.files, self.files.finish(accuracy)
@@ -163,6 +231,7 @@ class Recorder(keras.callbacks.Callback):
         number = log_run(row, self.plan.paths)
         running.curve.unlink(missing_ok=True)
         self.state.remove()  # last: what fails before can be done again
+        self.claim.release()
         return Run(
             number,
             self.history,
@@ -173,6 +242,11 @@ class Recorder(keras.callbacks.Callback):
             seconds,
             outcome,
         )
+
+
+def anew(model: Path) -> str:
+    """How a user has a run begin again that would go on."""
+    return f"to begin anew, delete {model.stem}.* in {model.parent}"
 
 
 def relabelling(train_photos: pd.DataFrame, val_photos: pd.DataFrame) -> str:

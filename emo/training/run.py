@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from emo.errors import UserError
+
 
 class Ending(Enum):
     """How a run ended; the value begins the text in the table's column `state`."""
@@ -36,9 +38,8 @@ class Outcome:
         if self.ending is Ending.DIVERGED:
             return f"{told} in epoch {self.epochs + 1}"
         if self.ending is Ending.FAILED:
-            return (
-                f"{told} after epoch {self.epochs}: {type(self.error).__name__}: {_first_words(self.error)}"
-            )
+            kind = "" if isinstance(self.error, UserError) else f"{type(self.error).__name__}: "
+            return f"{told} after epoch {self.epochs}: {kind}{_first_words(self.error)}"
         return told if self.ending is Ending.FINISHED else f"{told} after epoch {self.epochs}"
 
 

@@ -8,6 +8,7 @@ from tqdm.keras import TqdmCallback
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.paths import Paths
+from emo.training.memory import in_words
 from emo.training.optimizer import build_loss, build_optimizer
 from emo.training.plan import Plan, prepare_run
 from emo.training.precise_batch_norm import PreciseBatchNorm
@@ -30,10 +31,26 @@ def train_prepared(plan: Plan) -> Run:
     """`train` of what `prepare_run` gave, once: afterwards its network is the trained one."""
     if plan.trainer.compiled:
         raise UserError("This plan has been trained already; make a new one with prepare_run.")
-    with plan.strategy.scope():
-        compile_trainer(plan)
-    recorder = Recorder(plan)
-    outcome = fit(plan, recorder)
+    recorder, failure = None, None
+    try:
+        with plan.strategy.scope():
+            compile_trainer(plan)
+        recorder = Recorder(plan)
+    except Exception as error:
+        failure = in_words(error, plan.experiment)
+        if failure is error:
+            raise
+    if failure:
+        raise failure
+    try:
+        return end_run(plan, recorder, fit(plan, recorder))
+    finally:
+        recorder.close()
+
+
+def end_run(plan: Plan, recorder: Recorder, outcome: Outcome) -> Run:
+    """Keeps what a run has come to, or raises why nothing of it is left."""
+    recorder.claim.check()
     if recorder.best_model.saved is None:
         # what an earlier session did is worth another try
         if not (outcome.error and recorder.resumed_at > (0, 0)):
@@ -75,7 +92,7 @@ def fit(plan: Plan, recorder: Recorder) -> Outcome:
     except KeyboardInterrupt as error:
         return Outcome(Ending.INTERRUPTED, len(done), error)
     except Exception as error:
-        return Outcome(Ending.FAILED, len(done), error)
+        return Outcome(Ending.FAILED, len(done), in_words(error, plan.experiment))
     return Outcome(Ending.FINISHED if len(done) == plan.experiment.epochs else Ending.DIVERGED, len(done))
 
 

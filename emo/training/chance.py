@@ -1,0 +1,50 @@
+"""A run that has learned nothing by its half: what to change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from emo.experiments import Experiment
+
+
+def chance_hint(
+    experiment: Experiment,
+    epoch: int,
+    best: float,
+    train_accuracy: float,
+    val_labels: np.ndarray,
+    steps: int,
+) -> str:
+    """One sentence after half of the epochs where validation is no better than chance; "" else.
+
+    `epoch` (from 1) has just ended; `best` is the best validation accuracy so far, `train_accuracy` this
+    epoch's, both fractions; `val_labels` are one-hot, `steps` those of an epoch. Chance is the share of the
+    largest class, and no better is within its one-sided 95% interval.
+    """
+    e = experiment
+    if e.epochs < 2 or epoch != math.ceil(e.epochs / 2):
+        return ""
+    chance = float(val_labels.mean(axis=0).max())
+    margin = 1.645 * math.sqrt(chance * (1 - chance) / len(val_labels))
+    if best > chance + margin:
+        return ""
+    if e.ema and epoch * steps * (1 - e.ema) < 3:
+        # after as many steps as it averages over, a third of the average is still the random start
+        why = f"ema={e.ema} averages over {1 / (1 - e.ema):,.0f} steps and {epoch * steps:,} are done"
+        advice = f"{why}: try ema=0.0"
+    elif train_accuracy > chance + margin:
+        advice = "the training photos are told apart better: take a pretrained backbone or more photos"
+        advice += "" if e.augment or e.use_augmented_copy else ", or augment=True"
+    elif e.unfreeze == "none" and e.weights:
+        advice = "the frozen layers may not fit these photos: try the recipe finetune, which trains them too"
+    else:
+        advice = (
+            f"it does not learn yet: try learning_rate={e.learning_rate / 10:.0e} or "
+            f"{e.learning_rate * 10:.0e}, more epochs, or a pretrained backbone (the recipe finetune)"
+        )
+    return (
+        f"After {epoch} of {e.epochs} epochs validation accuracy is {best:.1%} at best, no better than "
+        f"chance ({chance:.1%}): {advice}."
+    )
