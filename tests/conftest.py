@@ -4,6 +4,7 @@ import matplotlib
 import pytest
 
 from emo.paths import get_paths
+from tests.disk import full_disk  # noqa: F401 -- a fixture
 from tests.fixtures import write_photos
 
 matplotlib.use("Agg")  # for this process; notebooks under test show their figures

@@ -10,7 +10,6 @@ import pytest
 
 from emo.errors import UserError, is_out_of_memory
 from emo.files import LEFTOVER_SECONDS, WriteError, atomic, locked, write_bytes, write_text
-from tests.disk import full_disk  # noqa: F401 -- a fixture
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +30,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "one"
 
 
-def test_a_full_disk_is_one_sentence_and_the_old_file_stays(full_disk):  # noqa: F811
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(full_disk):
     file = full_disk.folder / "report.json"
     write_text(file, "old")
     full_disk.fill()

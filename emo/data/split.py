@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import warnings
 from enum import Enum
 from io import StringIO
 from pathlib import Path
@@ -311,15 +312,12 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         raise UserError(f"{path} cannot be read ({error.strerror}); correct or delete it.") from None
     head = text.split("\n", 1)[0]
     separator = ";" if head.count(";") > head.count(",") else ","
+    # index_col: else a separator at each line's end would shift all columns by one
+    options = {"dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_MINIMAL, "index_col": False}
     try:
-        table = pd.read_csv(
-            StringIO(text),
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_MINIMAL,
-            index_col=False,  # else a separator at each line's end would shift all columns by one
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of such a separator
+            table = pd.read_csv(StringIO(text), sep=separator, **options)
     except ValueError as error:  # pandas' parser errors are of that kind
         raise UserError(f"{path} cannot be read ({str(error).strip()}); correct or delete it.") from None
     if missing := [name for name in columns if name not in table]:

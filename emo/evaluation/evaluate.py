@@ -93,8 +93,8 @@ class Report:
         accuracy = np.trace(self.confusion.set_axis(names, axis=1)[list(self.confusion)]) / self.photos
         return (
             f"The model's outputs seem to stand for other classes than assumed: class_names={names} gives "
-            f"{accuracy:.1%} on these photos instead of {self.accuracy:.1%}; open it with load_classifier(path, "
-            "class_names=…)."
+            f"{accuracy:.1%} on these photos instead of {self.accuracy:.1%}; open it with "
+            "load_classifier(path, class_names=…)."
         )
 
     @property
@@ -182,8 +182,8 @@ def _predictions(classifier: Classifier, manifest: pd.DataFrame) -> pd.DataFrame
         ran_out = True
     if ran_out:  # outside of `except`, where the error's frames still hold what filled the memory
         raise UserError(
-            f"Memory ran out while {classifier.name} answered for {len(manifest):,} photos: restart the kernel "
-            "where other models are still in its memory, or take a model of half the image size."
+            f"Memory ran out while {classifier.name} answered for {len(manifest):,} photos: restart the "
+            "kernel where other models are still in its memory, or take a model of half the image size."
         )
     classes = predictions[list(classifier.class_names)].to_numpy(float)
     for path in predictions.path[np.isnan(classes).any(axis=1)]:

@@ -128,7 +128,8 @@ def read_report(path: str | Path) -> Report:
         saved = json.loads(path.read_text(encoding="utf-8-sig"))
         if saved["schema"] != SCHEMA:
             raise UserError(
-                f"{path.name} has schema {saved['schema']!r:.20}, this version reads {SCHEMA}: update the project."
+                f"{path.name} has schema {saved['schema']!r:.20}, this version reads {SCHEMA}: update the "
+                "project."
             )
         table = _checked_table(saved)
         leaked = table.path[table.pop("duplicate").astype(bool)] if "duplicate" in table else None

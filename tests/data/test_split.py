@@ -4,10 +4,12 @@ import shutil
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emo.data.duplicates import find_duplicates
 from emo.data.manifest import scan_splits
-from emo.data.split import load_split, split_photos, summarize_split, training_manifests
+from emo.data.split import count_splits, load_split, split_photos, summarize_split, training_manifests
 from emo.errors import UserError
 from emo.paths import get_paths
 from tests.fixtures import write_photos
@@ -237,9 +239,15 @@ def test_a_class_or_a_val_folder_without_readable_photos_is_named(paths):
     "change, complaint",
     [
         (("path,split", "file,split"), "lacks the column 'path'"),
-        ((",val,", ",validation,"), "'validation'; mend the line"),
+        ((",val,", ",validation,"), "'validation'; correct the line"),
         (("anger_001.jpg", "anger_000.jpg"), r"names train/anger/anger_000.jpg twice"),
-        ((",train,0,", ",train,x,"), "no number in 'group' of train/"),
+        ((",train,0,", ",train,x,"), "no whole number from 0 up in 'group' of train/"),
+        ((",train,0,", f",train,{10**30},"), "no whole number from 0 up in 'group' of train/"),
+        ((",train,0,", ",train,-4,"), "no whole number from 0 up in 'group' of train/"),
+        ((",train,0,", ",train,1e3,"), "no whole number from 0 up in 'group' of train/"),
+        ((",train,0,", ",train,٣,"), "no whole number from 0 up in 'group' of train/"),
+        ((",train,0,", ",train,nan,"), "no whole number from 0 up in 'group' of train/"),
+        ((",train,0,", ",train\n"), "no whole number from 0 up in 'group' of train/"),
         (("path,", '"path,'), "cannot be read"),
     ],
 )
@@ -250,6 +258,42 @@ def test_a_broken_csv_is_one_sentence(photos, change, complaint):
     with pytest.raises(UserError, match=complaint):
         training_manifests(photos)
     assert photos.split.read_text() == broken
+
+
+def test_a_separator_at_the_end_of_each_line_shifts_nothing(photos):
+    before = split(photos)
+    lines = photos.split.read_text().splitlines()
+    photos.split.write_text("\n".join([lines[0], *(f"{line}," for line in lines[1:])]))
+    pd.testing.assert_frame_equal(load_split(photos), before)
+
+
+def test_a_folder_in_its_place_is_one_sentence(photos):
+    photos.split.mkdir()
+    with pytest.raises(UserError, match=r"split\.csv cannot be read"):
+        load_split(photos)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_stands_in_the_csv_is_read_or_one_sentence(photos, data):
+    if not photos.split.exists():
+        split(photos)
+        photos.split.with_name("whole.txt").write_bytes(photos.split.read_bytes())
+    content = bytearray(photos.split.with_name("whole.txt").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        length = data.draw(st.sampled_from([0, 1, 5, 2000]))
+        filler = data.draw(
+            st.one_of(st.binary(max_size=6), st.sampled_from([b",", b";", b'"', b"\n", b"\0", b"-9" * 20]))
+        )
+        content[place : place + length] = filler
+    photos.split.write_bytes(content)
+    try:
+        counts = count_splits(photos)
+    except UserError as error:
+        assert "\n" not in str(error).strip()
+    else:
+        assert set(counts) <= {"train", "val", "test"}
 
 
 def test_the_summary_counts_everything_once(photos):

@@ -408,3 +408,32 @@ def test_a_model_with_a_class_named_as_a_column_is_refused(tmp_path, name):
     says = rf"ours\.h5 \(class names from the file itself\) has a class named '{name}', which is a column"
     with pytest.raises(UserError, match=says):
         load_classifier(tmp_path / "ours.h5")
+
+
+def damaged(model_file, tmp_path, value, layer=-1):
+    """The model with `value` in a weight of one of its layers."""
+    import keras
+
+    model = keras.models.load_model(model_file, compile=False)
+    weights = model.layers[layer].get_weights()
+    weights[0].flat[0] = value
+    model.layers[layer].set_weights(weights)
+    save_model(model, tmp_path / "damaged.h5", {"class_names": list(NAMES)})
+    return tmp_path / "damaged.h5"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_is_the_models_fault_and_not_the_photos(model_file, dataset, tmp_path, value):
+    (dataset.test / "sad" / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"damaged\.h5.*(NaN|not finite)"):
+        evaluate(load_classifier(damaged(model_file, tmp_path, value)), dataset.test)
+
+
+def test_memory_that_runs_out_in_evaluation_is_one_sentence(classifier, dataset, monkeypatch):
+    def greedy(*_):
+        np.empty((10**9, 10**9))
+
+    monkeypatch.setattr(Classifier, "probabilities", greedy)
+    with pytest.raises(UserError, match=r"Memory ran out while .* answered for 12 photos") as told:
+        evaluate(classifier, dataset.test)
+    assert told.value.__context__ is None

@@ -1,12 +1,15 @@
 import base64
 import json
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from io import BytesIO
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from emo.data.split import Split
@@ -214,3 +217,82 @@ def test_photos_in_one_folder_keep_their_names(tmp_path):
     page = read(save_report(report(table, NAMES), tmp_path))
     assert "sad_000.jpg" in page.text
     assert len(page.images("jpeg")) == 2
+
+
+DAMAGE = {
+    "class_names": ["abc", [1, 2, 3], [], None, {"anger": 1}, ["anger", "anger", "sad"], ["anger", "happy"]],
+    "columns": [[], None, ["path"], "path", [["path"]], [1] * 7, {"path": 1}],
+    "predictions": [None, {}, "x", [[]], [[1]], [None], 5, [{"path": "a"}]],
+    "model": [None, 5, ["a"]],
+    "split": [None, 5, ["a"], {}],
+    "temperature": ["x", True, -1, 0, 1e300, [], {}],
+    "schema": [None, [], {}, "1", 10**400],
+}
+CELLS = [None, "x", -1, 2, 10**400, True, [], {}, "no class"]
+
+
+@pytest.fixture
+def saved(made, tmp_path):
+    path = save_report(made, tmp_path, photos=0).with_suffix(".json")
+    return path, json.loads(path.read_text())
+
+
+def test_wrong_types_in_a_saved_report_are_one_sentence(saved):
+    path, document = saved
+    for key, values in DAMAGE.items():
+        for value in values:
+            path.write_text(json.dumps(document | {key: value}))
+            with pytest.raises(UserError, match=r"is no report that save_report wrote|has schema") as told:
+                read_report(path)
+            assert "\n" not in str(told.value), (key, value)
+    for column in range(len(document["columns"])):
+        for cell in CELLS:
+            rows = [list(row) for row in document["predictions"]]
+            if rows[0][column] == cell or (column == 0 and isinstance(cell, str)):
+                continue  # no damage: a path may be any text
+            rows[0][column] = cell
+            if document["columns"][column] == "duplicate" and isinstance(cell, bool):
+                continue
+            path.write_text(json.dumps(document | {"predictions": rows}))
+            with pytest.raises(UserError):
+                read_report(path)
+
+
+def test_missing_keys_deep_nesting_and_cut_files_are_one_sentence(saved):
+    path, document = saved
+    whole = path.read_bytes()
+    for key in ("schema", "model", "split", "class_names", "columns", "predictions", "temperature"):
+        path.write_text(json.dumps({name: value for name, value in document.items() if name != key}))
+        with pytest.raises(UserError, match="is no report"):
+            read_report(path)
+    for content in (
+        whole[: len(whole) // 2],
+        b"[" * 100_000,
+        b"",
+        b"null",
+        b"NaN",
+        whole.replace(b"1", b"\xff", 1),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is no report"):
+            read_report(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_mutated_report_reads_or_is_one_sentence(saved, data):
+    path, document = saved
+    content = bytearray(json.dumps(document).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=4))
+    path.write_bytes(content)
+    with suppress(UserError):
+        assert 0 <= read_report(path).accuracy <= 1
+
+
+def test_on_a_full_disk_no_half_of_the_pair_is_left(made, full_disk):
+    full_disk.fill(leave=40_000)  # room for the JSON alone
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make room"):
+        save_report(made, full_disk.folder, photos=0)
+    assert [file.name for file in full_disk.folder.iterdir()] == ["filler"]

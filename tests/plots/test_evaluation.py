@@ -1,11 +1,18 @@
 """What a reader would take from the figures of a report."""
 
+import warnings
+from io import BytesIO
+
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from emo.evaluation.calibration import apply_temperature, reliability
 from emo.evaluation.evaluate import report
-from emo.plots.evaluation import plot_coverage, plot_mistakes, plot_reliability
+from emo.plots.curves import plot_curve
+from emo.plots.data import plot_class_balance, plot_photos
+from emo.plots.evaluation import plot_confusion, plot_coverage, plot_mistakes, plot_reliability, plot_report
 from tests.fixtures import COLORS, answers, random_answers
 
 NAMES = tuple(COLORS)
@@ -50,3 +57,35 @@ def test_mistakes_are_titled_true_predicted_and_how_sure():
     mistakes = report(answers(["sad", "anger"], [(0.1, 0.9, 0), (0, 0, 1)]), NAMES).mistakes
     axes = plot_mistakes([np.zeros((8, 8, 3))] * 2, mistakes).axes
     assert [axis.get_title() for axis in axes[:3]] == ["anger → sad\n100% sure", "sad → happy\n90% sure", ""]
+
+
+NASTY = ("$$", "_", r"$\frac{$", "$a$", r"\$", "x" * 300, "a\nb", "грусть", "\udce9", "%s {0}", "$")
+
+
+def drawn(figure):
+    """As it is saved; raises what matplotlib cannot draw, and warnings of figures without room."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(BytesIO(), format="png")
+    plt.close(figure)
+
+
+def test_any_class_name_is_drawn_as_it_is():
+    truth = [NASTY[place % len(NASTY)] for place in range(66)]
+    made = report(answers(truth, np.random.default_rng(0).dirichlet(np.ones(len(NASTY)), 66), NASTY), NASTY)
+    figure = plot_confusion(made.confusion)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:5] == [r"\$\$", "_", r"\$\frac{\$", r"\$a\$", r"\\$"]  # matplotlib shows \\$ as $
+    assert len(labels[5]) == 24 and labels[5].endswith("…")
+    assert labels[6] == "a b"
+    drawn(figure)
+    drawn(plot_report(made))
+    drawn(plot_mistakes([np.zeros((8, 8, 3))] * 9, made.mistakes.head(9)))
+    drawn(plot_class_balance(train=truth, val=truth[:9]))
+    drawn(plot_photos([np.zeros((8, 8, 3))] * len(NASTY), NASTY))
+    history = pd.DataFrame(
+        {name: [0.1, 0.2] for name in ("accuracy", "loss", "val_accuracy", "val_loss")}, index=[1, 2]
+    )
+    for name in NASTY:
+        drawn(plot_curve(history, f"{name}: emo_mini"))

@@ -41,19 +41,22 @@ class Trainings:
         experiment: Experiment,
         paths: Paths,
         kill_at: int = 0,
+        kill_at_state: int = 0,
         kill_after: float = 0.0,
         states: bool = True,
     ) -> int:
-        """Trains and waits; gives the exit code, −9 for a kill.
+        """Trains and waits; gives the exit code, −9 for a kill and −14 for one by time.
 
-        `kill_at` is the number of the change (from 1) before which it dies, `kill_after` the seconds of
-        training; 0: it lives. With `states` a state is written after every batch, else as in a short run.
+        It dies before change number `kill_at` (from 1), when state number `kill_at_state` is written, or
+        after `kill_after` seconds; 0: it lives. With `states` one is written after every batch, else as in a
+        run of seconds.
         """
         job = {
             "experiment": experiment.to_json(),
             "root": str(paths.root),
             "results": str(paths.results),
             "kill_at": kill_at,
+            "kill_at_state": kill_at_state,
             "kill_after": kill_after,
             "states": states,
         }
@@ -97,7 +100,7 @@ def run(job: dict) -> int:
     if job["states"]:
         async_writer.FIRST_SECONDS, checkpoint.STATE_SECONDS, async_writer.SHARE = 0.0, 0.0, 1e9
     claim.BEAT_SECONDS = 10_000.0  # else the number of changes would depend on the time
-    watch_changes(paths, job["kill_at"])
+    watch_changes(paths, job["kill_at"], job["kill_at_state"])
     if job["kill_after"]:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # its default ends the process wherever it is
         signal.setitimer(signal.ITIMER_REAL, job["kill_after"])
@@ -112,8 +115,8 @@ def run(job: dict) -> int:
     return 0
 
 
-def watch_changes(paths: Paths, kill_at: int) -> None:
-    """Writes down every change below the results folder, and dies before number `kill_at`."""
+def watch_changes(paths: Paths, kill_at: int, kill_at_state: int) -> None:
+    """Writes down every change below the results folder, and dies before one of them."""
     results, record = (
         str(paths.results),
         os.open(paths.root / "changes.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
@@ -121,10 +124,10 @@ def watch_changes(paths: Paths, kill_at: int) -> None:
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
     place = {"os.rename": 1, "os.remove": 0, "open": 0}
     skipped = str(paths.data)
-    count = 0
+    count, states = 0, 0
 
     def hook(event, arguments):
-        nonlocal count
+        nonlocal count, states
         if event not in place or (event == "open" and not (arguments[2] or 0) & writing):
             return
         file = arguments[place[event]]
@@ -133,7 +136,8 @@ def watch_changes(paths: Paths, kill_at: int) -> None:
             return
         count += 1
         os.write(record, f"{event} {Path(file).name}\n".encode())
-        if count == kill_at:
+        states += event == "os.rename" and file.endswith(".npz")
+        if count == kill_at or (kill_at_state and states == kill_at_state):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)

@@ -15,6 +15,7 @@ from emo.data.manifest import scan_dataset
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.paths import PROJECT_ROOT, get_paths
+from emo.training import augmented_copy
 from emo.training.augmented_copy import augmented_copies, write_augmented_copy
 from tests.fixtures import write_photos
 
@@ -143,3 +144,55 @@ def test_a_validation_photo_that_somebody_lets_train_has_no_copy(dataset):
 def test_no_copies_is_a_mistake(dataset, copies):
     with pytest.raises(UserError, match="copies="):
         write_augmented_copy(dataset, copies=copies)
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"{", b"null", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"copies": 2}', None]
+)
+def test_a_damaged_record_is_one_sentence(dataset, record):
+    write_augmented_copy(dataset, copies=1)
+    if record is None:
+        dataset.augmentation_record.unlink()
+    else:
+        dataset.augmentation_record.write_bytes(record)
+    with pytest.raises(UserError, match=r"train_aug holds copies made with .*; delete that folder first"):
+        write_augmented_copy(dataset, copies=1)
+
+
+def test_a_damaged_record_without_copies_is_written_anew(dataset):
+    dataset.augmentation_record.write_bytes(b"")
+    assert write_augmented_copy(dataset, copies=1) == 30
+
+
+def test_two_calls_at_once_end_right_and_the_second_says_so(dataset):
+    write_photos(dataset.train, 60, seed=8)
+    training_manifests(dataset)
+    code = (
+        "import sys; from emo.paths import get_paths\n"
+        "from emo.training.augmented_copy import write_augmented_copy\n"
+        "print(write_augmented_copy(get_paths(sys.argv[1]), copies=3))"
+    )
+    command = [sys.executable, "-c", code, str(dataset.root)]
+    calls = [subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    texts = [call.communicate()[0] for call in calls]
+    assert [call.returncode for call in calls] == [0, 0, 0]
+    wanted = 3 * len(training_manifests(dataset)[0])
+    assert {text.split()[-1] for text in texts} == {str(wanted)}
+    assert len(scan_dataset(dataset.train_aug)) == wanted
+    assert not list(dataset.train_aug.rglob(".*"))
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_written_is_gone_on_with(paths, full_disk, monkeypatch):
+    monkeypatch.setattr(augmented_copy, "SPARE_BYTES", -(10**9))  # another process fills it meanwhile
+    full = get_paths(full_disk.folder)
+    write_photos(full.train, 10, size=120)
+    training_manifests(full)
+    full_disk.fill(leave=100_000)
+    with pytest.raises(
+        UserError, match=r"_aug\d\.jpg cannot be written \(No space left on device\)|No space"
+    ):
+        write_augmented_copy(full, copies=3)
+    full_disk.empty()
+    copies = list(full.train_aug.rglob("*.jpg"))
+    assert 0 < len(copies) < 72 and all(file.stat().st_size for file in copies)
+    assert write_augmented_copy(full, copies=3) == 72

@@ -148,8 +148,8 @@ def test_a_damaged_claim_is_watched_and_then_replaced(tmp_path, quick, content):
     "changes",
     [
         {"beat": "x"}, {"beat": float("nan")}, {"beat": 10**400}, {"process": -1}, {"process": None},
-        {"start": []}, {"since": "yesterday"}, {"since": 5}, {"date": "no"}, {"model_file": "../../etc/passwd"},
-        {"model_file": 3}, {"machine": 1}, {"extra": 1},
+        {"start": []}, {"since": "yesterday"}, {"since": 5}, {"date": "no"},
+        {"model_file": "../../etc/passwd"}, {"model_file": 3}, {"machine": 1}, {"extra": 1},
     ],
 )  # fmt: skip
 def test_a_claim_of_absurd_values_names_nobody(tmp_path, changes):

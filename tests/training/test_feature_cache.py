@@ -282,3 +282,15 @@ def test_values_beyond_float16_are_bounded():
     (outputs,) = frozen_module._outputs(huge, np.full((1, 2, 2, 3), 255, np.uint8))
     assert outputs.dtype == np.float16
     assert (outputs == 65504).all()
+
+
+def test_a_full_disk_is_one_sentence_and_the_view_goes_on_later(dataset, photos, full_disk, monkeypatch):
+    whole = np.array(features_of(tiny(), photos, SMALL, dataset)[0])
+    monkeypatch.setattr(frozen_module, "DISK_SHARE", 1e9)  # another process fills it meanwhile
+    shutil.rmtree(dataset.features)
+    dataset.features.symlink_to(full_disk.folder)
+    full_disk.fill()
+    with pytest.raises(UserError, match=r"\.part cannot be written \(No space left on device\); make room"):
+        features_of(tiny(), photos, SMALL, dataset)
+    full_disk.empty()
+    np.testing.assert_array_equal(features_of(tiny(), photos, SMALL, dataset)[0], whole)

@@ -1,27 +1,33 @@
 """A run that is killed goes on as if nothing had happened."""
 
 import dataclasses
+import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.inference.classifier import load_classifier
 from emo.models.saving import read_metadata
 from emo.paths import get_paths
 from emo.tracking.table import read_table
 from emo.training import async_writer, checkpoint, plan, recorder
-from emo.training.checkpoint import find_state, run_key
+from emo.training.checkpoint import Progress, find_states
 from emo.training.recorder import Recorder
 from emo.training.train import train
 from tests.fixtures import write_photos
+from tests.training.kills import Trainings, changes
 
 PROJECT = Path(__file__).resolve().parents[2]
 # whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization; and
@@ -32,74 +38,75 @@ RUN = Experiment(
     color_jitter=0.3, random_erasing=0.5, mix="cutmix", epochs=4,
     unfreeze="all", precise_batch_norm=True, weights=None, image_size=48, batch_size=2, precision="float32",
 )  # fmt: skip
-CHILD = """
-import sys
-from emo.training import async_writer, checkpoint
-from emo.experiments import Experiment
-from emo.paths import get_paths
-from emo.training.train import train
-from tests.fixtures import write_photos
-async_writer.FIRST_SECONDS, checkpoint.STATE_SECONDS, async_writer.SHARE = 0.0, 0.0, 1e9  # after every batch
-train(Experiment.from_json(sys.argv[1]), get_paths(sys.argv[2]))
-"""
+# the least that trains as a run does, for many kills
+SMALL = dataclasses.replace(
+    RUN, head=("avg_pool", "dropout 0.5"), unfreeze="none", augment=False, color_jitter=0.0, mix="none",
+    random_erasing=0.0, precise_batch_norm=False, epochs=2, batch_size=4,
+)  # fmt: skip
 
 
-def start(paths):
-    with (paths.root / "child.log").open("w") as log:
-        command = [sys.executable, "-c", CHILD, RUN.to_json(), str(paths.root)]
-        return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)
-
-
-def kill_after(process, paths, wanted):
-    """SIGKILL once a state at `wanted`, (epoch, step), is on disk."""
-    deadline = time.monotonic() + 240
-    while place(paths) < wanted:
-        assert process.poll() is None, (paths.root / "child.log").read_text()[-2000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+@pytest.fixture(scope="module")
+def trainings():
+    started = Trainings()
+    yield started
+    started.close()
 
 
 def place(paths):
     """(epoch, step) of the newest state on disk, (-1, 0) without one."""
-    train_files, val_files = training_manifests(paths)
-    key = run_key(RUN, ("anger", "happy", "sad"), train_files, val_files, root=paths.data)
-    alive, checkpoint._alive = checkpoint._alive, lambda process: False
-    try:
-        found = find_state(paths.model, key)
-    finally:
-        checkpoint._alive = alive
-    return (found[1].epoch, found[1].step) if found else (-1, 0)
+    found = [(-1, 0)]
+    for file in paths.model.glob("*_running.state?.npz"):
+        with suppress(Exception), np.load(file) as state:  # one that a kill cut
+            said = json.loads(str(state["progress"]))
+            found.append((said["epoch"], said["step"]))
+    return max(found)
 
 
-def test_a_run_killed_three_times_ends_as_an_unbroken_one(dataset, tmp_path_factory, capsys):
-    other = dataclasses.replace(dataset, results=tmp_path_factory.mktemp("unbroken"))
+def unbroken(experiment, dataset, folder):
+    """What the experiment comes to when nothing happens to it, elsewhere."""
+    other = dataclasses.replace(dataset, results=folder)
     other.model.mkdir()
-    unbroken = train(RUN, other)
-    for wanted in ((0, 2), (1, 3), (2, 1)):
-        kill_after(start(dataset), dataset, wanted)
+    return train(experiment, other)
+
+
+def assert_alike(run, whole):
+    assert str(run.outcome) == "finished"
+    np.testing.assert_allclose(run.history, whole.history, rtol=0, atol=1e-6)
+    assert (run.val_accuracy, run.best_epoch) == (whole.val_accuracy, whole.best_epoch)
+    weights = [
+        [layer.numpy() for layer in keras.models.load_model(r.model_path, compile=False).weights]
+        for r in (run, whole)
+    ]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def assert_one_row_and_no_leftovers(run, paths):
+    table = read_table(paths)
+    assert list(table.model_file).count(run.model_path.name) == 1
+    assert (table.number.max(), run.number) == (13, 13)
+    assert set(paths.model.iterdir()) == {run.model_path, run.curve_path}
+
+
+def test_a_run_killed_three_times_ends_as_an_unbroken_one(dataset, trainings, tmp_path_factory, capsys):
+    whole = unbroken(RUN, dataset, tmp_path_factory.mktemp("unbroken"))
+    for number in (3, 17, 18):
+        assert trainings.train(RUN, dataset, kill_at_state=number) == -signal.SIGKILL
     killed_at = place(dataset)
     assert (2, 1) <= killed_at < (4, 0)
 
     run = train(RUN, dataset)
     assert f"in epoch {killed_at[0] + 1} of 4" in capsys.readouterr().out
-    np.testing.assert_allclose(run.history, unbroken.history, rtol=0, atol=1e-4)
-    assert (run.val_accuracy, run.best_epoch) == (unbroken.val_accuracy, unbroken.best_epoch)
-    photos = list(training_manifests(dataset)[1].path)
-    answers = [load_classifier(each.model_path).predict(photos).iloc[:, 2:] for each in (run, unbroken)]
-    np.testing.assert_allclose(*answers, rtol=0, atol=1e-4)
-    table = read_table(dataset)
-    assert list(table.number).count(13) == 1 and table.number.max() == 13  # one row
-    assert sorted(file.suffix for file in dataset.model.iterdir()) == [".h5", ".png"]  # no state is left
+    assert_alike(run, whole)
+    assert_one_row_and_no_leftovers(run, dataset)
 
 
 @pytest.fixture(scope="module")
-def dead(tmp_path_factory):
+def dead(tmp_path_factory, trainings):
     """A project whose run died in its third epoch, both states on disk."""
     paths = get_paths(tmp_path_factory.mktemp("dead"))
     write_photos(paths.train, 12)
-    kill_after(start(paths), paths, (2, 0))
+    assert trainings.train(RUN, paths, kill_at_state=34) == -signal.SIGKILL
     return paths
 
 
@@ -112,12 +119,87 @@ def killed(dead, tmp_path, monkeypatch):
     return get_paths(shutil.copytree(dead.root, tmp_path / "project"))
 
 
-def test_a_state_cut_short_gives_way_to_the_one_before(killed, capsys):
-    newest = max(killed.model.glob("*.npz"), key=lambda file: file.stat().st_mtime_ns)
-    newest.write_bytes(newest.read_bytes()[:-1000])
-    assert place(killed) >= (1, 0)
-    assert train(RUN, killed).state == "finished"
-    assert "Going on with the run" in capsys.readouterr().out
+def newest_state(paths):
+    return max(paths.model.glob("*.npz"), key=lambda file: file.stat().st_mtime_ns)
+
+
+def changed_progress(file, **changes):
+    """Gives a state other words of itself."""
+    with np.load(file) as state:
+        arrays = dict(state)
+    said = json.loads(str(arrays.pop("progress"))) | changes
+    np.savez(file, progress=np.array(json.dumps(said)), **arrays)
+
+
+def flip_a_byte(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+def single_array(file):
+    with file.open("wb") as out:
+        np.save(out, np.ones(3))
+
+
+DAMAGE = {
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-1000]),
+    "cut early": lambda file: file.write_bytes(file.read_bytes()[:100]),
+    "zeros": lambda file: file.write_bytes(bytes(5000)),
+    "another zip": lambda file: zipfile.ZipFile(file, "w").close(),
+    "a text": lambda file: file.write_text("no state"),
+    "a single array": single_array,
+    "a flipped byte": flip_a_byte,
+    "an absurd step": lambda file: changed_progress(file, step=10**30),
+    "a negative step": lambda file: changed_progress(file, step=-1),
+    "a NaN": lambda file: changed_progress(file, seconds=float("nan")),
+    "another folder": lambda file: changed_progress(file, model_file="../x_running.h5"),
+    "no date": lambda file: changed_progress(file, date="yesterday"),
+    "texts": lambda file: changed_progress(file, epoch="2", best=None),
+    "epochs that are none": lambda file: changed_progress(file, epochs=[{"epoch": 7}]),
+}
+# those that do not need a state to begin with
+BYTES = ("empty", "zeros", "another zip", "a text", "a single array")
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(killed):
+    newest = newest_state(killed)
+    content, key = newest.read_bytes(), Progress.read(str(np.load(newest)["progress"])).key
+    for kind, damage in DAMAGE.items():
+        newest.write_bytes(content)
+        damage(newest)
+        whole, damaged = find_states(killed.model, key)
+        if kind == "an absurd step":  # which the plan alone tells
+            assert len(whole) == 2
+        else:
+            assert (len(whole), set(damaged)) == (1, {newest}), kind
+    DAMAGE["an absurd step"](newest)
+    assert str(train(RUN, killed).outcome) == "finished"
+
+
+def test_of_damaged_states_a_sentence_tells_and_the_model_is_kept(killed, capsys):
+    for file, damage in zip(sorted(killed.model.glob("*.npz")), ("empty", "an absurd step"), strict=True):
+        DAMAGE[damage](file)
+    run = train(dataclasses.replace(RUN), killed)
+    told = capsys.readouterr().out
+    assert re.search(
+        r"state0\.npz is damaged \(No data left in file\): the run that it is of cannot go on", told
+    )
+    assert "its best model is kept as" in told
+    assert len(run.history) == 4
+    assert not list(killed.model.glob("*_running*")) and len(list(killed.model.glob("*_acc*.h5"))) == 2
+
+
+def test_damaged_states_of_other_runs_block_nothing(dataset, capsys):
+    for number, kind in enumerate(BYTES):
+        stem = f"emo_classificator_best_26010100000{number}_xception_e9_aug1_running"
+        DAMAGE[kind](dataset.model / f"{stem}.state0.npz")
+    before = sorted(dataset.model.iterdir())
+    assert len(before) == len(BYTES)
+    run = train(SMALL, dataset)
+    assert set(dataset.model.iterdir()) == {*before, run.model_path, run.curve_path}
+    assert "damaged" not in capsys.readouterr().out
 
 
 def test_a_run_of_another_precision_is_refused_and_kept(killed, monkeypatch):
@@ -140,7 +222,7 @@ def test_ctrl_c_before_a_model_is_kept_leaves_what_an_earlier_session_did(killed
         with pytest.raises(KeyboardInterrupt):
             train(RUN, killed)
     assert place(killed) == before
-    assert train(RUN, killed).state == "finished"
+    assert str(train(RUN, killed).outcome) == "finished"
 
 
 def test_a_run_that_came_to_its_end_but_not_into_the_table_is_done_again(killed, monkeypatch, capsys):
@@ -168,15 +250,22 @@ def test_another_experiment_leaves_the_unfinished_run_alone(killed, capsys):
     assert "Going on" not in capsys.readouterr().out
 
 
-def test_a_run_that_is_training_elsewhere_is_not_taken_over(dataset):
-    process = start(dataset)
+def test_a_run_that_another_process_trains_is_refused_and_other_seeds_are_not(dataset):
+    run = [sys.executable, "-c", f"""
+from emo.experiments import Experiment; from emo.paths import get_paths
+from emo.training.train import train
+train(Experiment.from_json({RUN.to_json()!r}), get_paths({str(dataset.root)!r}))
+"""]  # fmt: skip
+    process = subprocess.Popen(run, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while place(dataset) < (0, 1):
+        while not list(dataset.model.glob("*_running.h5")):
             assert process.poll() is None
             time.sleep(0.01)
-        train_files, val_files = training_manifests(dataset)
-        key = run_key(RUN, ("anger", "happy", "sad"), train_files, val_files, root=dataset.data)
-        assert find_state(dataset.model, key) is None
+        with pytest.raises(UserError, match=f"being trained already in .* by process {process.pid} on "):
+            train(RUN, dataset)
+        other = train(dataclasses.replace(SMALL, seed=7), dataset)
+        assert other.model_path.exists()
+        assert process.poll() is None  # and so they ran side by side
     finally:
         process.kill()
         process.wait()
@@ -191,3 +280,78 @@ def test_writes_happen_in_order_and_only_the_newest_of_a_kind(monkeypatch):
         writer.submit(kind, lambda name=name: done.append(name))
     writer.close()
     assert done == ["m2", "s2"]  # a state never comes before a model that was handed over before it
+
+
+def kill_and_finish(trainings, paths, **how):
+    """A run of SMALL that is killed so, then trained to its end by the next call."""
+    code = trainings.train(SMALL, paths, **how)
+    assert code in (0, -signal.SIGKILL, -signal.SIGALRM), (paths.root / "child.log").read_text()[-2000:]
+    return code
+
+
+def fresh(root):
+    paths = get_paths(root)
+    write_photos(paths.train, 6)
+    training_manifests(paths)
+    return paths
+
+
+def points(trainings, root, states):
+    """What a run of SMALL changes on disk, in order."""
+    paths = fresh(root)
+    assert trainings.train(SMALL, paths, states=states) == 0
+    return changes(paths)
+
+
+def at_the_end(done):
+    """The numbers of the changes from the model's final name on."""
+    first = next(n for n, change in enumerate(done, 1) if change.startswith("os.rename") and "_acc" in change)
+    return range(first, len(done) + 1)
+
+
+def test_a_kill_between_row_and_end_leaves_one_row_and_nothing_else(trainings, tmp_path):
+    whole = unbroken(SMALL, fresh(tmp_path / "whole"), tmp_path / "other")
+    done = points(trainings, tmp_path / "points", states=True)
+    wanted = ("os.remove experiments.waiting", "state0.npz", "os.remove .training")
+    chosen = [max(n for n, change in enumerate(done, 1) if part in change) for part in wanted]
+    for number in chosen:
+        paths = fresh(tmp_path / f"killed {number}")
+        assert trainings.train(SMALL, paths, kill_at=number) == -signal.SIGKILL
+        run = train(SMALL, paths)
+        assert_alike(run, whole)
+        assert_one_row_and_no_leftovers(run, paths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("states", [True, False], ids=["with states", "before the first state"])
+def test_a_kill_at_any_change_of_the_end_leaves_one_row(trainings, tmp_path, states):
+    whole = unbroken(SMALL, fresh(tmp_path / "whole"), tmp_path / "other")
+    done = points(trainings, tmp_path / "points", states)
+    for number in [1, 2, 3, 4, 6, 8, *at_the_end(done)]:
+        paths = fresh(tmp_path / f"killed {number}")
+        assert trainings.train(SMALL, paths, kill_at=number, states=states) == -signal.SIGKILL
+        run = train(SMALL, paths)
+        assert_alike(run, whole)
+        assert_one_row_and_no_leftovers(run, paths)
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments(trainings, tmp_path):
+    random = np.random.default_rng(0)
+    whole = unbroken(SMALL, fresh(tmp_path / "whole"), tmp_path / "other")
+    started = time.monotonic()
+    points(trainings, tmp_path / "timed", states=True)
+    lasts, kills, project = time.monotonic() - started, 0, 0
+    while kills < 30:
+        project += 1
+        paths = fresh(tmp_path / f"project {project}")
+        for _ in range(random.integers(1, 5)):
+            code = trainings.train(SMALL, paths, kill_after=random.uniform(0.05, 1.1) * lasts)
+            assert code in (0, -signal.SIGALRM), (paths.root / "child.log").read_text()[-2000:]
+            if code == 0:
+                break
+            kills += 1
+        else:
+            run = train(SMALL, paths)
+            assert_alike(run, whole)
+            assert_one_row_and_no_leftovers(run, paths)

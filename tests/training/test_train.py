@@ -24,9 +24,10 @@ from emo.models.saving import read_metadata
 from emo.plots import curves
 from emo.precision import computing_in, dtype_policy
 from emo.tracking.table import read_table
-from emo.training import async_writer, checkpoint
+from emo.training import async_writer, checkpoint, plan
 from emo.training.augmented_copy import write_augmented_copy
 from emo.training.batches import Batches
+from emo.training.chance import chance_hint
 from emo.training.plan import prepare_run
 from emo.training.recorder import Recorder
 from emo.training.run import Ending, Outcome
@@ -44,6 +45,7 @@ TINY = get_experiment(
     epochs=2,
     learning_rate=1e-4,
 )
+MINI = get_experiment("emo_mini", ema=0.999, epochs=10)
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -444,7 +446,8 @@ def test_two_devices_give_the_loss_curve_of_one(dataset, experiment):
     run_on_two_devices(f"""
 from emo.experiments import Experiment
 from emo.paths import get_paths
-from emo.training.train import all_devices, train
+from emo.training.plan import all_devices
+from emo.training.train import train
 
 paths = get_paths({str(dataset.root)!r})
 experiment = Experiment.from_json({experiment.to_json()!r})
@@ -482,7 +485,7 @@ def test_batch_normalization_takes_its_statistics_from_both_devices():
     run_on_two_devices("""
 import keras
 
-from emo.training.train import normalize_over_all_devices
+from emo.training.plan import normalize_over_all_devices
 
 pictures = np.random.default_rng(0).normal(3, 2, (24, 8, 8, 4)).astype("f4")
 pictures[::2] += np.arange(24, dtype="f4")[::2, None, None, None]  # the halves of a batch differ
@@ -559,3 +562,131 @@ def test_each_experiment_trains_one_epoch_on_the_sample_set(name, backbone, path
     assert str(run.outcome) == "finished"
     assert np.isfinite(run.history.to_numpy()).all()
     assert json.loads(read_table(paths).iloc[-1].settings)["name"] == name
+
+
+@pytest.mark.parametrize("classes", [("sad",), ("happy",)])
+def test_a_dataset_of_one_class_is_refused(paths, classes):
+    write_photos(paths.train, 6, classes)
+    with pytest.raises(
+        UserError, match=rf"holds one class, {classes[0]}, and a classifier tells two or more"
+    ):
+        train(TINY, paths)
+    assert list(paths.model.iterdir()) == []
+
+
+def runs_out(kind):
+    """A failure as each of the libraries tells it."""
+    return {
+        "TensorFlow": tf.errors.ResourceExhaustedError(
+            None, None, "OOM when allocating tensor\n\tDetected at\n"
+        ),
+        "Python": MemoryError(),
+        "JAX": RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9663676416 bytes."),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["TensorFlow", "Python", "JAX"])
+def test_memory_that_runs_out_is_one_sentence_and_the_best_model_is_kept(dataset, monkeypatch, kind):
+    whole = Batches.__getitem__
+
+    def greedy(self, index):
+        if self.seed is not None and self.epoch == 1:
+            raise runs_out(kind)
+        return whole(self, index)
+
+    monkeypatch.setattr(Batches, "__getitem__", greedy)
+    with pytest.raises(UserError, match=r"Memory ran out while 6 .*: try batch_size=4.*restart") as raised:
+        train(dataclasses.replace(TINY, epochs=3, image_size=48), dataset)
+    assert raised.value.__cause__ is None and raised.value.__context__ is None  # no trace of a hundred lines
+    row = read_table(dataset).iloc[-1]
+    assert row.state.startswith("failed after epoch 1: Memory ran out")
+    assert load_classifier(dataset.model / row.model_file)
+    assert len(list(dataset.model.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "asked, advice",
+    [
+        ({}, "try batch_size=4"),
+        ({"image_size": 128}, "try batch_size=4 or image_size=64"),
+        ({"batch_size": 2}, "smaller backbone"),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_in_the_first_step_says_what_to_halve(dataset, monkeypatch, asked, advice):
+    monkeypatch.setattr(Batches, "__getitem__", lambda self, index: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(UserError, match=advice):
+        train(dataclasses.replace(TINY, **asked), dataset)
+    assert list(dataset.model.iterdir()) == []
+
+
+def test_photos_that_fit_no_memory_are_told_before_the_first_step(dataset, monkeypatch):
+    def too_many(*_):
+        np.empty((50_000, 10**6, 10**6, 3), np.uint8)
+
+    monkeypatch.setattr(plan, "load_photos", too_many)
+    with pytest.raises(UserError, match=r"Memory ran out while 6 .* was prepared: try image_size=64"):
+        prepare_run(dataclasses.replace(TINY, image_size=128), dataset)
+
+
+def test_a_state_that_finds_no_room_does_not_fail_a_run_whose_model_is_saved(dataset, monkeypatch, capsys):
+    for module, name in (
+        (async_writer, "FIRST_SECONDS"),
+        (async_writer, "RETRY_SECONDS"),
+        (checkpoint, "STATE_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(async_writer, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoint.np, "savez", disk_full)
+    run = train(dataclasses.replace(TINY, epochs=2), dataset)
+    assert str(run.outcome) == "finished"
+    assert read_table(dataset).iloc[-1].state == "finished"
+    assert (
+        "The state is not saved (No space left on device); the run ends without it."
+        in capsys.readouterr().out
+    )
+    assert set(dataset.model.iterdir()) == {run.model_path, run.curve_path}
+
+
+def test_a_disk_that_is_full_from_the_start_is_one_sentence(dataset, full_disk):
+    full = dataclasses.replace(dataset, results=full_disk.folder)
+    full.model.mkdir()
+    full_disk.fill()
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make room"):
+        train(dataclasses.replace(TINY, backbone="emo_mini", image_size=48, epochs=1), full)
+    assert list(full.model.iterdir()) == []
+
+
+def test_a_state_on_a_full_disk_leaves_the_one_before(full_disk):
+    variables = [keras.Variable(np.zeros(100_000, np.float32))]
+    writer = async_writer.Writer(spare=["state"])
+    state = checkpoint.RunState(full_disk.folder / "run_running.h5", variables, writer)
+    progress = checkpoint.Progress("k", "2026-11-26T12:00:00", "run_running.h5", 1.0, 0, 1, {}, [], -1.0)
+    state.save(progress)
+    writer.close()
+    full_disk.fill(leave=200_000)
+    writer = async_writer.Writer(spare=["state"])
+    state._writer = writer
+    state.save(dataclasses.replace(progress, step=2))
+    writer.close()
+    found, damaged = checkpoint.find_states(full_disk.folder, "k")
+    assert ([said.step for _, said in found], damaged) == ([1], {})
+    assert sorted(file.name for file in full_disk.folder.iterdir()) == ["filler", "run_running.state0.npz"]
+
+
+@pytest.mark.parametrize(
+    "experiment, train_accuracy, advice",
+    [
+        (MINI, 0.5, "ema=0.999 averages over 1,000 steps and 50 are done"),
+        (dataclasses.replace(MINI, ema=0.0), 0.5, "the training photos are told apart better"),
+        (get_experiment("6", epochs=10), 0.2, "recipe finetune, which trains them too"),
+        (dataclasses.replace(MINI, ema=0.0, learning_rate=1e-3), 0.2, "learning_rate=1e-04 or 1e-02"),
+    ],
+)  # fmt: skip
+def test_a_run_at_chance_after_half_its_epochs_says_what_to_change(experiment, train_accuracy, advice):
+    labels = np.eye(5)[np.arange(101) % 5]
+    said = {
+        epoch: chance_hint(experiment, epoch, 0.218, train_accuracy, labels, 10) for epoch in range(1, 11)
+    }
+    assert [epoch for epoch, sentence in said.items() if sentence] == [5]
+    assert advice in said[5] and "21.8% at best, no better than chance (20.8%)" in said[5]
+    assert not chance_hint(experiment, 5, 0.40, train_accuracy, labels, 10)
