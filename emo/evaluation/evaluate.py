@@ -171,8 +171,8 @@ def evaluate(
     )
 
 
-def _predictions(classifier: Classifier, manifest: pd.DataFrame) -> pd.DataFrame:
-    """`Classifier.predict`, where NaN and memory that ran out are told in a sentence."""
+def _predictions(classifier: Predictor, manifest: pd.DataFrame) -> pd.DataFrame:
+    """`Predictor.predict`, where NaN and memory that ran out are told in a sentence."""
     ran_out = False
     try:
         predictions = classifier.predict(list(manifest.path))
