@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from emo.data.image_io import read_image
 from emo.data.manifest import is_photo
 from emo.data.split import Split, leaked_photos, load_split, training_manifests
-from emo.errors import UserError, is_out_of_memory
+from emo.errors import UserError
 from emo.evaluation.calibration import (
     apply_temperature,
     coverage_curve,
@@ -158,7 +157,7 @@ def evaluate(
             f"The photos are labelled {', '.join(unknown)}, but {classifier.name} knows only "
             f"{', '.join(classifier.class_names)}; rename the class folders or choose another model."
         )
-    predictions = _predictions(classifier, manifest)
+    predictions = classifier.predict(list(manifest.path))
     predictions.insert(1, "label", manifest.label.to_numpy())
     return report(
         predictions,
@@ -169,39 +168,6 @@ def evaluate(
         temperature=temperature,
         names_assumed="assumed" in classifier.metadata,
     )
-
-
-def _predictions(classifier: Predictor, manifest: pd.DataFrame) -> pd.DataFrame:
-    """`Classifier.predict`, where NaN and memory that ran out are told in a sentence."""
-    ran_out = False
-    try:
-        predictions = classifier.predict(list(manifest.path))
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        ran_out = True
-    if ran_out:  # outside of `except`, where the error's frames still hold what filled the memory
-        raise UserError(
-            f"Memory ran out while {classifier.name} answered for {len(manifest):,} photos: restart the "
-            "kernel where other models are still in its memory, or take a model of half the image size."
-        )
-    classes = predictions[list(classifier.class_names)].to_numpy(float)
-    for path in predictions.path[np.isnan(classes).any(axis=1)]:
-        if is_readable(path):  # so the photo is not to blame
-            raise UserError(
-                f"{classifier.name} answers {path} with NaN: its weights are damaged, or its training went "
-                "wrong; choose another model."
-            )
-    return predictions
-
-
-def is_readable(path: str | Path) -> bool:
-    """Whether a model gets to see the photo."""
-    try:
-        read_image(path, 8)
-    except UserError:
-        return False
-    return True
 
 
 def _labelled_folder(folder: Path) -> pd.DataFrame:

@@ -164,6 +164,8 @@ def _checked_table(saved: dict) -> pd.DataFrame:
     if [name for name in columns if name != "duplicate"] != known or len(set(columns)) < len(columns):
         raise ValueError(f"columns must be {', '.join(known)}")
     table = pd.DataFrame(saved["predictions"], columns=columns)
+    if table.empty:
+        raise ValueError("it holds no answers")
     texts = table[["path", "label", "emotion"]].map(lambda cell: isinstance(cell, str))
     figures = table[known[3:]].map(lambda cell: type(cell) in (int, float) and 0 <= cell <= 1.000001)
     if not texts.all(axis=None) or not figures.all(axis=None):

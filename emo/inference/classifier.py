@@ -14,7 +14,7 @@ import tensorflow as tf
 from emo.data.faces import face_crops, find_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_image
-from emo.errors import UserError
+from emo.errors import UserError, is_out_of_memory
 from emo.files import user_path
 from emo.inference.predictor import Predictor
 from emo.models.h5_loader import read_model, rebuild
@@ -26,9 +26,6 @@ from emo.paths import EMO_MINI
 FACE_MARGIN = 0.0
 SUFFIXES = (".h5", ".hdf5", ".keras")  # of saved models; those that are no .h5 are opened by name alone
 BATCH = 64  # pictures that the network answers at a time, where they fit into memory
-
-
-OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
 class Loaded(NamedTuple):
@@ -81,7 +78,9 @@ class Classifier(Predictor):
                 batches = (tf.cast(images[start : start + self.batch_size], tf.float32) for start in starts)
                 answers = [self._forward(batch) for batch in batches]
                 return np.concatenate([batch.numpy() for batch in answers])
-            except OUT_OF_MEMORY:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 if self.batch_size == 1:
                     raise no_memory(self) from None
                 self.batch_size //= 2

@@ -18,8 +18,8 @@ from PIL import Image
 from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.data.image_io import read_image, whole_image
-from emo.errors import UserError
-from emo.inference.classifier import OUT_OF_MEMORY, Classifier, no_memory
+from emo.errors import UserError, is_out_of_memory
+from emo.inference.classifier import Classifier, no_memory
 from emo.inference.ensemble import Ensemble
 from emo.inference.predictor import Predictor
 from emo.models.h5_config import IDENTITIES, Layer, Network, parse
@@ -86,7 +86,9 @@ def feature_cam(classifier: Classifier, pixels: np.ndarray, number: int) -> np.n
                 "where it looks; choose a convolutional network, or one of larger pictures."
             )
         gradients = _gradients(network, classifier.model, made, last, number)
-    except OUT_OF_MEMORY:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise no_memory(classifier) from None
     features = tf.cast(made[last], tf.float32).numpy()
     # a softmax answers by differences of logits: what wins may have a negative one

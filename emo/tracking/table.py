@@ -375,7 +375,7 @@ def _change_locked(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None
         home = _csv_paths(paths)[result.sheet if result else Sheet.RUNS]
         other = home if path == paths.experiments else paths.experiments
         said.append(
-            f"{path.name} could not be written ({error}): what is new waits in {other.name} and goes in with "
+            f"{path.name} could not be written ({getattr(error, 'strerror', None) or error}): what is new waits in {other.name} and goes in with "
             "the next run; if the file is open in another program, close it."
         )
     for sentence in said:

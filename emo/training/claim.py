@@ -9,7 +9,6 @@ import platform
 import threading
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ import psutil
 from tqdm.auto import tqdm
 
 from emo.errors import UserError
-from emo.files import told, write_text
+from emo.files import told
 
 BEAT_SECONDS = 20.0  # between two signs of life
 WATCH_SECONDS = 75.0  # three of them, and what a shared drive takes to hand one on
@@ -88,15 +87,20 @@ class Claim:
         self._thread.start()
 
     def _take(self) -> None:
-        if self._before is None:
-            with told(self.file):
+        with told(self.file):
+            if self._before is not None:
+                self._write()
+            else:
                 try:
-                    self.file.touch(exist_ok=False)
+                    with self.file.open("x") as file:
+                        file.write(self._text())
                 except FileExistsError:  # another process began in this instant
                     raise UserError(
                         f"This experiment is being trained already in {self.file.parent}, since this moment."
                     ) from None
-        write_text(self.file, self._text())
+                except OSError:
+                    self.file.unlink(missing_ok=True)  # a full disk takes an empty one
+                    raise
         if self._before is not None:  # two may have found the same dead one: the later of them has it
             time.sleep(SETTLE_SECONDS)
             self._beat()
@@ -105,7 +109,18 @@ class Claim:
     def name(self, model_file: str, date: datetime) -> None:
         """Writes down whose files these are, for who takes the run up after a kill."""
         self._me = replace(self._me, model_file=model_file, date=date.isoformat())
-        write_text(self.file, self._text())
+        with told(self.file):
+            self._write()
+
+    def _write(self, text: str = "") -> None:
+        """In place: Google Drive would keep each file that another one replaces in its trash."""
+        data = (text or self._text()).encode()
+        try:
+            with self.file.open("r+b") as file:
+                file.write(data)
+                file.truncate()
+        except FileNotFoundError:  # somebody tidied up
+            self.file.write_bytes(data)
 
     def check(self) -> None:
         """Raises UserError where another process has taken the run over."""
@@ -125,10 +140,11 @@ class Claim:
         """As if it had never been taken: who came before may be taken up by another."""
         self._stop()
         if not self.lost_to:
-            if self._before is None:
+            if self.before is None:
                 self.file.unlink(missing_ok=True)
             else:
-                write_text(self.file, self._before.decode("utf-8", "replace"))
+                with told(self.file):
+                    self._write(self._before.decode("utf-8", "replace"))
 
     def leave(self) -> None:
         """Ends what `release` and `give_back` have not: this process no longer trains the run."""
@@ -156,12 +172,7 @@ class Claim:
                 self._left.set()
                 return
             self._me = replace(self._me, beat=time.time())
-            # in place: Google Drive would keep each file that another one replaces in its trash
-            with self.file.open("r+b") as file:
-                file.write(self._text().encode())
-        except FileNotFoundError:  # somebody tidied up
-            with suppress(OSError):
-                write_text(self.file, self._text())
+            self._write()
         except OSError:  # a drive that is away comes back
             pass
 

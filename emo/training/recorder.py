@@ -41,10 +41,13 @@ class Recorder(keras.callbacks.Callback):
         self.epochs: list[dict[str, float]] = []
         self.best, self.resumed_at = -1.0, (0, 0)
         self.done, self.means = 0, {}  # steps of this epoch before it was cut short, their mean metrics
+        self.files: RunFiles | None = None
         self.claim = Claim(plan.paths.model, self.key)
         try:
             self._begin()
         except BaseException:
+            if self.files and not self.files.model.stat().st_size:
+                self.files.discard()
             self.claim.give_back()
             raise
         self.metadata = self._metadata()
@@ -53,7 +56,7 @@ class Recorder(keras.callbacks.Callback):
         """Takes up what a run of the same plan has left, or reserves new files."""
         plan, trainer = self.plan, self.plan.trainer
         folder = plan.paths.model
-        clear_leftovers(folder, [holder.model_file for _, holder in claims(folder) if holder])
+        clear_leftovers(folder, {holder.model_file for _, holder in claims(folder) if holder} - {""})
         self.curve = LiveCurve(f"{plan.experiment.name}: {plan.experiment.backbone}")
         self.writer = Writer(spare=["state"])
         variables = [*trainer.variables, *trainer.optimizer.variables]

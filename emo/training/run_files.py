@@ -105,8 +105,10 @@ def clear_leftovers(folder: Path, claimed: Collection[str]) -> None:
     younger than `LEFTOVER_SECONDS` may be a run that begins now, and stays.
     """
 
+    stems = [Path(name).stem.removesuffix(RUNNING) for name in claimed]
+
     def is_left(file: Path) -> bool:
-        owned = any(file.name.lstrip(".").startswith(Path(name).stem) for name in claimed)
+        owned = any(file.name.lstrip(".").startswith(stem) for stem in stems)
         try:
             return not owned and time.time() - file.stat().st_mtime > LEFTOVER_SECONDS
         except OSError:
