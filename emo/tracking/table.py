@@ -374,8 +374,9 @@ def _change_locked(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None
     for path, error in failed.items():
         home = _csv_paths(paths)[result.sheet if result else Sheet.RUNS]
         other = home if path == paths.experiments else paths.experiments
+        reason = getattr(error, "strerror", None) or error
         said.append(
-            f"{path.name} could not be written ({getattr(error, 'strerror', None) or error}): what is new waits in {other.name} and goes in with "
+            f"{path.name} could not be written ({reason}): what is new waits in {other.name} and goes in with "
             "the next run; if the file is open in another program, close it."
         )
     for sentence in said:
