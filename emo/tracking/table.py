@@ -376,8 +376,8 @@ def _change_locked(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None
         other = home if path == paths.experiments else paths.experiments
         reason = getattr(error, "strerror", None) or error
         said.append(
-            f"{path.name} could not be written ({reason}): what is new waits in {other.name} and goes in with "
-            "the next run; if the file is open in another program, close it."
+            f"{path.name} could not be written ({reason}): what is new waits in {other.name} and goes in "
+            "with the next run; if the file is open in another program, close it."
         )
     for sentence in said:
         print(sentence)
