@@ -26,6 +26,7 @@ CROPS = (0.03, 0.06)  # shares of width and height that a copy may lack
 DETAIL = 16  # pixels a side that are compared
 SHORT = 15  # coordinates that rule most pairs out; with one more they fill a processor's cache line
 MANY = 1000  # pairs that are linked at once: linking goes over all photos
+TILE = 2**15  # hashes that are compared at a time: they fit a processor's cache
 SAMPLE = 1000  # photos that the mean photo is made of
 
 
@@ -163,7 +164,9 @@ class _Search:
 
     def _alike(self, photo: int, crops: np.ndarray, deviations: np.ndarray, shorts: np.ndarray) -> np.ndarray:
         """(n, 2) of the photo and those that look like one of its crops, but for linked ones."""
-        near = np.flatnonzero(np.bitwise_count(self.codes ^ self.codes[photo]) <= self.distance)
+        code, tiles = self.codes[photo], _parts(len(self.codes), TILE)
+        apart = np.concatenate([np.bitwise_count(self.codes[tile] ^ code) for tile in tiles])
+        near = np.flatnonzero(apart <= self.distance)
         component, count = self.component, len(self.whole)
         near = near[component[near % count] != component[photo]]
         bound = (shorts @ self.short.take(near, axis=0, mode="clip").T).max(axis=0)  # "clip" is the fast one
