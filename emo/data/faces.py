@@ -27,6 +27,7 @@ from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.data.image_io import Unusable, read_bytes, read_image
 from emo.errors import UserError
+from emo.files import write_text
 from emo.paths import Paths
 
 RECIPE = 1  # counts the changes of how faces are found: those kept by an older one are found anew
@@ -259,7 +260,5 @@ def _keep(kept: pd.DataFrame, photos: dict, found: dict, detector: str, paths: P
             rows.append((name.as_posix(), *face, key, detector))
     kept = pd.concat([kept, pd.DataFrame(rows, columns=list(KEPT)).astype(KEPT)])
     kept = kept.drop_duplicates("path", keep="last").sort_values("path")
-    draft = paths.faces.with_name(f".{paths.faces.name}.new")
-    kept.to_csv(draft, index=False)
-    draft.replace(paths.faces)
+    write_text(paths.faces, kept.to_csv(index=False, lineterminator="\n"))
     return kept

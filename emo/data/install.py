@@ -145,9 +145,7 @@ def _move_in(folder: Path, paths: Paths, places: list[str], record: dict) -> Non
         for place in places:
             target = paths.data / place
             moves = [(folder / place, target)]
-            if (
-                target.is_dir() and not target.is_symlink()
-            ):  # no files are in it; Windows won't rename over it
+            if target.is_dir() and not target.is_symlink():  # empty, but Windows won't rename over it
                 moves.insert(0, (target, folder / f"empty-{place}"))
             target.parent.mkdir(parents=True, exist_ok=True)
             for old, new in moves:
@@ -156,9 +154,6 @@ def _move_in(folder: Path, paths: Paths, places: list[str], record: dict) -> Non
         if not paths.class_names.exists():
             undo.callback(paths.class_names.unlink, missing_ok=True)
         class_names(paths)
-        undo.callback(
-            paths.dataset_record.with_name(f".{paths.dataset_record.name}.new").unlink, missing_ok=True
-        )
         write_text(paths.dataset_record, _json(record))
         undo.pop_all()  # everything is in place
 

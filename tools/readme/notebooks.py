@@ -21,11 +21,11 @@ from nbformat import NotebookNode
 from emo.paths import PROJECT_ROOT
 from tools.demo import CHANGES
 
-SAMPLE_PHOTO = "test/happy"  # a folder of data/ whose first face the test notebook looks at
+SAMPLE_PHOTO = "data/test/happy"  # the test notebook looks at the first face in it
 RUNS = {
     "emo_classificator_prep_data.ipynb": {"SOURCE": "sample"},
     "emo_classificator_train.ipynb": {"EXPERIMENT": "emo_mini", "CHANGES": CHANGES},
-    "emo_classificator_test.ipynb": {"PHOTO": ""},
+    "emo_classificator_test.ipynb": {"PHOTO": SAMPLE_PHOTO},
 }
 NOTE = "> The outputs below are those of one run on the sample set (`make notebooks`), with {settings}.\n"
 KEPT = ("image/png", "text/html", "text/plain", "text/latex")
@@ -75,13 +75,13 @@ def note(parameters: dict) -> str:
     return NOTE.format(settings=settings or "the parameters as they stand")
 
 
-def annotated(notebook: NotebookNode, parameters: dict) -> NotebookNode:
+def annotated(notebook: NotebookNode, name: str, parameters: dict) -> NotebookNode:
     """With that line as the last of its first cell, and what ran in the metadata."""
     first = notebook.cells[0]
     first.source = (
         re.sub(r"\n*> The outputs below .*", "", first.source).rstrip() + "\n\n" + note(parameters).strip()
     )
-    notebook.metadata["emo"] = {"parameters": parameters, "sources": sources_hash(notebook)}
+    notebook.metadata["emo"] = {"name": name, "parameters": parameters, "sources": sources_hash(notebook)}
     return notebook
 
 
@@ -93,11 +93,11 @@ def main() -> None:
         for name, parameters in RUNS.items():
             print(name, flush=True)
             file = PROJECT_ROOT / name
-            notebook = annotated(nbformat.read(file, as_version=4), parameters)
+            notebook = annotated(nbformat.read(file, as_version=4), name, parameters)
             nbformat.write(notebook, Path(folder, f"given_{name}"))
-            given = parameters
-            if "PHOTO" in parameters:
-                given = parameters | {"PHOTO": str(sorted(Path(root, "data", SAMPLE_PHOTO).iterdir())[0])}
+            given = dict(parameters)
+            if "PHOTO" in given:
+                given["PHOTO"] = str(min(Path(root, given["PHOTO"]).iterdir()))
             executed = papermill.execute_notebook(
                 str(Path(folder, f"given_{name}")),
                 str(Path(folder, name)),
