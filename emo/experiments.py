@@ -15,7 +15,7 @@ from dataclasses import MISSING, asdict, dataclass
 import pandas as pd
 
 from emo.errors import UserError
-from emo.fields import FLAG, Number, OneOf, OrNone, Text, check, setting
+from emo.fields import FLAG, KeyOf, Number, OneOf, OrNone, Text, check, setting
 from emo.models.backbones import BACKBONES, check_unfreeze, get_backbone
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -54,7 +54,7 @@ class Experiment:
 
     name: str = setting("What the run is called: the key of `EXPERIMENTS` it began as.", Text("a name"))
     backbone: str = setting(
-        "The network before the head, a key of `emo.BACKBONES`.", OneOf(tuple(BACKBONES)), features=True
+        "The network before the head, a key of `emo.BACKBONES`.", KeyOf(BACKBONES), features=True
     )
     head: tuple[str, ...] = setting(
         "The layers between backbone and softmax, such as `('avg_pool', 'dropout 0.2', 'dense 1024')`; dense "

@@ -51,6 +51,19 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class KeyOf:
+    """A key of a registry, whatever that holds when it is asked."""
+
+    registry: dict
+
+    def accepts(self, value: object) -> bool:
+        return isinstance(value, str) and value in self.registry
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.registry)}"
+
+
+@dataclass(frozen=True)
 class Text:
     """A string that is not empty, of which `what` says more."""
 

@@ -196,7 +196,7 @@ class _Search:
 
 
 def _described(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(2, n) hashes of the photos and of their mirror images, and (n, DETAIL²) normalized pictures."""
+    """(2, n) hashes of the photos and of the same mirrored, and (n, DETAIL²) normalized pictures."""
     return _hashes(pixels), _normalized(_views(pixels, WHOLE)[:, 0])
 
 
@@ -229,7 +229,7 @@ def _mean_photo(whole: np.ndarray, likeness: float) -> np.ndarray:
 
 
 def _basis(units: np.ndarray) -> np.ndarray:
-    """(DETAIL², SHORT) orthonormal: along these directions the photos and their mirror images differ most."""
+    """(DETAIL², SHORT) orthonormal: along these directions the photos, also mirrored, differ most."""
     units = np.concatenate((units, _turned(units)))
     return np.linalg.eigh(units.T @ units)[1][:, -SHORT:]
 

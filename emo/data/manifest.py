@@ -60,22 +60,31 @@ def class_names(paths: Paths) -> tuple[str, ...]:
     return names
 
 
-def read_class_names(file: Path) -> tuple[str, ...]:
-    """One class a line, in the file's order.
+def read_class_names(file: Path, numbered: bool = False) -> tuple[str, ...]:
+    """One class per line, in the file's order; `numbered`: perhaps behind running numbers, as in "0 angry".
 
     Raises UserError for a file that is empty, names one twice or as a column of the tables.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise UserError(f"{file} is not UTF-8; save it as UTF-8, one class a line.") from None
+        raise UserError(f"{file} is not UTF-8; save it as UTF-8, one class per line.") from None
     names = tuple(nfc(line) for line in lines if line.strip())
+    names = without_numbers(names) if numbered else names
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names or twice:
         fault = f"names {twice[0]!r} twice" if twice else "is empty"
         raise UserError(f"{file} {fault}; list every class once, in the model's order.")
     check_class_names(names, file)
     return names
+
+
+def without_numbers(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The names behind running numbers from 0 or 1 on, as in Teachable Machine's labels.txt; others as is."""
+    found = [re.fullmatch(r"\s*(\d+)[\s:;,.)]+(.*\S)\s*", line) for line in lines]
+    numbers = [int(each[1]) for each in found if each]
+    running = len(lines) > 1 and numbers in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+    return tuple(each[2] for each in found) if running else lines
 
 
 def check_class_names(names: Iterable[str], where: str | Path) -> None:

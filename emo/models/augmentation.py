@@ -70,9 +70,9 @@ def resample_by_gathers(images, transforms):
     return upper * (1 - down) + lower * down
 
 
-def _colored(images, draws, color: float):
-    """Brightness and contrast times 1 ± `color`; contrast is the distance to the picture's mean."""
-    factors = 1 + color * (2 * draws[:, :, None, None, None] - 1)
+def _jittered(images, draws, color_jitter: float):
+    """Brightness and contrast times 1 ± `color_jitter`; contrast is the distance to the picture's mean."""
+    factors = 1 + color_jitter * (2 * draws[:, :, None, None, None] - 1)
     brightness, contrast = factors[:, 0], factors[:, 1]
     mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
     return ops.clip(brightness * (contrast * images + (1 - contrast) * mean), 0.0, 255.0)
@@ -180,7 +180,7 @@ class RandomAugmentation(keras.layers.Layer):
         _, height, width, _ = ops.shape(images)
         images = resample(images, affine_transforms(draws, height, width, self.strength))
         if self.color_jitter:
-            images = _colored(images, draws[:, AFFINE : AFFINE + COLOR], self.color_jitter)
+            images = _jittered(images, draws[:, AFFINE : AFFINE + COLOR], self.color_jitter)
         if self.random_erasing:
             images = _erased(images, draws[:, AFFINE + COLOR :], self.random_erasing)
         return images if mixtures is None else _mixed(images, mixtures)

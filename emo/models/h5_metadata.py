@@ -21,7 +21,6 @@ from emo.paths import Paths
 
 MOVES = frozenset({"CenterCrop", "Channels", "Resizing", "Slice"})  # which change no level of a pixel
 GREY = ("none", "rescale", "tf")  # the modes of `preprocess` for a network of one channel
-RUNNING_NUMBER = re.compile(r"\s*(\d+)[\s:;,.)\t]+(.*\S)\s*")  # Teachable Machine's labels.txt: "0 angry"
 # layers of the original project's backbones that no other network of keras.applications has: (has, lacks)
 SIGNATURES = {
     "resnet50": ({"conv4_block6_out", "conv5_block3_out"}, {"conv4_block7_out", "post_bn"}),
@@ -154,11 +153,7 @@ def _names_in(file: Path) -> tuple[str, ...] | dict | list:
             raise UserError(
                 f"class_names={str(file)!r} is no JSON; give a file of one name a line."
             ) from None
-    lines = read_class_names(file)
-    found = [RUNNING_NUMBER.fullmatch(line) for line in lines]
-    numbers = [int(each[1]) for each in found if each]
-    running = len(lines) > 1 and numbers in (list(range(len(lines))), list(range(1, len(lines) + 1)))
-    return tuple(each[2] for each in found) if running else lines
+    return read_class_names(file, numbered=True)
 
 
 def _as_names(given) -> tuple[str, ...]:

@@ -7,16 +7,19 @@ in its first cell.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
 import re
 import tempfile
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbformat import NotebookNode
+from PIL import Image
 
 from emo.paths import PROJECT_ROOT
 from tools.demo import CHANGES
@@ -59,7 +62,9 @@ def tidy(output: NotebookNode, root: str) -> NotebookNode | None:
         return None if output.output_type != "error" else output
     data = {kind: content for kind, content in output.data.items() if kind in KEPT}
     for kind in data:
-        if kind != "image/png":
+        if kind == "image/png":
+            data[kind] = compact(data[kind])
+        else:
             data[kind] = data[kind].replace(f"{root}/", "").replace(root, ".")
     output.data = nbformat.from_dict(data)
     output.pop("execution_count", None)
@@ -67,6 +72,13 @@ def tidy(output: NotebookNode, root: str) -> NotebookNode | None:
         output.execution_count = None
     output.metadata = {}
     return output
+
+
+def compact(png: str) -> str:
+    """A figure in base64 with 128 colours at most: a third of the size, and nobody sees the difference."""
+    figure, small = Image.open(BytesIO(base64.b64decode(png))).convert("RGB"), BytesIO()
+    figure.quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def note(parameters: dict) -> str:
