@@ -241,7 +241,9 @@ def _layers(entry: dict, args: list, kwargs: dict, trainable: bool, keras: int) 
             f"holds a layer of the class {str(kind)[:60]!r}, {danger}: it was not opened and nothing in it "
             "was run; use a model of Keras's own plain layers"
         )
-    name, dtype = settings["name"], _dtype(settings.get("dtype"))
+    # an operation of Keras 3.10 has its name outside of its config alone
+    name = settings["name"] if "name" in settings else entry["name"]
+    dtype = _dtype(settings.get("dtype"))
     trainable = trainable and settings.get("trainable") is not False
     if is_operation(kind, settings):
         return _chain(name, steps(kind, settings, args, kwargs), dtype)

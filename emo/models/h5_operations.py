@@ -86,10 +86,12 @@ IGNORED = (
 MERGES = {"add": "Add", "multiply": "Multiply", "subtract": "Subtract", "maximum": "Maximum"}
 MERGES |= {"minimum": "Minimum"}
 POOLS = {"mean": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
-ACTIVATIONS = frozenset(
-    {"relu", "relu6", "selu", "silu", "sigmoid", "tanh", "softplus", "softsign", "mish", "hard_sigmoid"}
-    | {"hard_silu"}
-)
+PLACES = ([1, 2], [-3, -2])  # the axes of rows and columns
+# operation → activation of Keras
+ACTIVATIONS = {
+    name: name
+    for name in ("hard_sigmoid", "hard_silu", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus")
+} | {"exp": "exponential", "softsign": "softsign", "tanh": "tanh"}
 
 
 def is_operation(kind: str, settings: dict) -> bool:
@@ -139,63 +141,59 @@ def _arguments(name: str, settings: dict, args: list, kwargs: dict) -> dict:
 
 def _steps(name: str, x, given: dict) -> list[Step] | None:
     """None for what cannot be told in layers; what is taken of `given` is taken out."""
-    if name in ARGUMENTS and ARGUMENTS[name][0] == "y":
+    if ARGUMENTS.get(name) == ("y",):
         return _arithmetic(name, x, given.pop("y", None))
-    if name == "concatenate" or name == "stack":
-        inputs = tuple(part.name for part in x if isinstance(part, Tensor)) if isinstance(x, list) else ()
-        axis = given.pop("axis", 0)
-        if len(inputs) != len(x if isinstance(x, list) else ()) or not isinstance(axis, int):
+    if name in ("concatenate", "stack"):
+        parts, axis = x if isinstance(x, list) else [None], given.pop("axis", 0)
+        if not all(isinstance(part, Tensor) for part in parts) or not isinstance(axis, int):
             return None
-        return [Step(name.capitalize(), {"axis": axis}, inputs)]
+        return [Step(name.capitalize(), {"axis": axis}, tuple(part.name for part in parts))]
     if not isinstance(x, Tensor):
         return None
-    one = (x.name,)
+    made = _of_each_number(name, (x.name,), given)
+    return made if made is not None else _reshaped(name, (x.name,), given)
+
+
+def _of_each_number(name: str, one: tuple[str], given: dict) -> list[Step] | None:
+    """Operations that keep the shape."""
     if name in ACTIVATIONS:
-        return [Step("Activation", {"activation": name}, one)]
-    if name == "gelu":  # keras.ops approximates it by default, Keras 2 does not
-        return (
-            [Step("Activation", {"activation": "gelu"}, one)] if not given.pop("approximate", False) else None
-        )
-    if name in ("softmax", "log_softmax"):
-        axis = given.pop("axis", -1)
-        if name == "softmax":
-            return [Step("Softmax", {"axis": axis}, one)]
-        return [Step("Activation", {"activation": "log_softmax"}, one)] if axis == -1 else None
+        return [Step("Activation", {"activation": ACTIVATIONS[name]}, one)]
+    if name == "gelu" and not given.pop("approximate", False):  # keras.ops approximates it by default
+        return [Step("Activation", {"activation": "gelu"}, one)]
+    if name == "softmax":
+        return [Step("Softmax", {"axis": given.pop("axis", -1)}, one)]
+    if name == "log_softmax" and given.pop("axis", -1) == -1:
+        return [Step("Activation", {"activation": "log_softmax"}, one)]
     if name == "leaky_relu":
         return [Step("LeakyReLU", {"negative_slope": given.pop("negative_slope", 0.2)}, one)]
     if name == "elu":
         return [Step("ELU", {"alpha": given.pop("alpha", 1.0)}, one)]
-    if name == "exp":
-        return [Step("Activation", {"activation": "exponential"}, one)]
     if name == "negative":
         return [_rescaling(-1.0, 0.0, one)]
     if name == "square":
         return [Step("Multiply", {}, one * 2)]
     if name == "abs":  # max(x, −x)
-        return [_rescaling(-1.0, 0.0, one), Step("Maximum", {}, (x.name, None))]
+        return [_rescaling(-1.0, 0.0, one), Step("Maximum", {}, (*one, None))]
     if name == "clip":
         low, high = _constant(given.pop("x_min", None)), _constant(given.pop("x_max", None))
-        if not isinstance(low, float) or not isinstance(high, float) or high <= low:
-            return None
-        return [
-            _rescaling(1.0, -low, one),
-            Step("ReLU", {"max_value": high - low}),
-            _rescaling(1.0, low),
-        ]
+        if isinstance(low, float) and isinstance(high, float) and low < high:
+            relu = Step("ReLU", {"max_value": high - low})
+            return [_rescaling(1.0, -low, one), relu, _rescaling(1.0, low)]
     if name == "identity" or (name == "cast" and "float" in str(given.pop("dtype", ""))):
         return [Step("Identity", {}, one)]
-    if name in POOLS:
-        axis, keepdims = given.pop("axis", None), bool(given.pop("keepdims", False))
-        return [Step(POOLS[name], {"keepdims": keepdims}, one)] if axis in ([1, 2], [-3, -2]) else None
-    return _reshaped(name, one, given)
+    return None
 
 
 def _reshaped(name: str, one: tuple[str], given: dict) -> list[Step] | None:
+    """Operations that change the shape."""
+    if name in POOLS:
+        axis, keepdims = given.pop("axis", None), bool(given.pop("keepdims", False))
+        return [Step(POOLS[name], {"keepdims": keepdims}, one)] if axis in PLACES else None
+    if name == "squeeze":  # of 1 × 1 places, as any other raises
+        return [Step("Flatten", {}, one)] if given.pop("axis", None) in PLACES else None
     if name == "reshape":
         batch, *target = given.pop("newshape", None) or [0]
         return [Step("Reshape", {"target_shape": target}, one)] if batch in (-1, None) else None
-    if name == "squeeze":  # of 1 × 1 places, as any other raises
-        return [Step("Flatten", {}, one)] if given.pop("axis", None) in ([1, 2], [-3, -2]) else None
     if name == "transpose":
         axes = given.pop("axes", None) or [0]
         return [Step("Permute", {"dims": axes[1:]}, one)] if axes[0] == 0 and len(axes) > 1 else None
@@ -203,8 +201,8 @@ def _reshaped(name: str, one: tuple[str], given: dict) -> list[Step] | None:
         size, interpolation = given.pop("size", None), given.pop("interpolation", "bilinear")
         if not isinstance(size, list) or len(size) != 2:
             return None
-        height, width = size
-        return [Step("Resizing", {"height": height, "width": width, "interpolation": interpolation}, one)]
+        size = dict(zip(("height", "width"), size, strict=True))
+        return [Step("Resizing", size | {"interpolation": interpolation}, one)]
     if name == "getitem":
         return [Step("Slice", {"places": _places(given.pop("slice_spec", []))}, one)]
     return None
