@@ -120,7 +120,7 @@ def killed(dead, tmp_path, monkeypatch):
 
 
 def newest_state(paths):
-    return max(paths.model.glob("*.npz"), key=lambda file: file.stat().st_mtime_ns)
+    return max(paths.model.glob("*_running.state?.npz"), key=lambda file: file.stat().st_mtime_ns)
 
 
 def changed_progress(file, **changes):
@@ -179,7 +179,9 @@ def test_a_damaged_state_gives_way_to_the_one_before(killed):
 
 
 def test_of_damaged_states_a_sentence_tells_and_the_model_is_kept(killed, capsys):
-    for file, damage in zip(sorted(killed.model.glob("*.npz")), ("empty", "an absurd step"), strict=True):
+    for file, damage in zip(
+        sorted(killed.model.glob("*_running.state?.npz")), ("empty", "an absurd step"), strict=True
+    ):
         DAMAGE[damage](file)
     run = train(dataclasses.replace(RUN), killed)
     told = capsys.readouterr().out
@@ -199,7 +201,7 @@ def test_damaged_states_of_other_runs_block_nothing(dataset, capsys):
     assert len(before) == len(BYTES)
     run = train(SMALL, dataset)
     assert set(dataset.model.iterdir()) == {*before, run.model_path, run.curve_path}
-    assert "damaged" not in capsys.readouterr().out
+    assert "is damaged" not in capsys.readouterr().out
 
 
 def test_a_run_of_another_precision_is_refused_and_kept(killed, monkeypatch):
