@@ -26,8 +26,8 @@ class Trainer(keras.Model):
         soft_labels: Callable | None = None,
         teacher_weight: float = 0.0,
     ):
-        # the network's policy, by which `compile` knows that float16 needs its loss scaled; but no cast of the
-        # inputs: half precision would round the draws, and features are float16 already
+        # the network's policy, by which `compile` sees that float16 needs its loss scaled; but no cast of
+        # the inputs: half precision would round the draws, and features are float16 already
         super().__init__(dtype=network.dtype_policy, autocast=False)
         self.network, self.augmentation = network, augmentation
         self.soft_labels, self.teacher_weight = soft_labels, teacher_weight

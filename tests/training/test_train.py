@@ -25,6 +25,7 @@ from emo.plots import curves
 from emo.precision import computing_in, dtype_policy
 from emo.tracking.table import read_table
 from emo.training import async_writer, checkpoint, plan
+from emo.training import plan as plan_module
 from emo.training.augmented_copy import write_augmented_copy
 from emo.training.batches import Batches
 from emo.training.chance import chance_hint
@@ -400,6 +401,13 @@ def test_the_precision_of_this_machine_is_one_that_it_computes_in():
         network = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64), keras.layers.Dense(3)])
     network.compile("sgd", "mse")
     assert np.isfinite(network.train_on_batch(np.ones((32, 64)), np.ones((32, 3))))
+
+
+def test_float16_is_trained_with_a_scaled_loss(dataset, monkeypatch):
+    monkeypatch.setattr(plan_module, "dtype_policy", lambda precision: "mixed_float16")
+    plan = prepare_run(TINY, dataset)
+    compile_trainer(plan)
+    assert isinstance(plan.trainer.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def test_float16_without_a_gpu_is_refused(monkeypatch):
