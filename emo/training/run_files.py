@@ -91,6 +91,7 @@ class RunFiles:
         """Removes what the run has left."""
         for file in (self.model, self.curve):
             file.unlink(missing_ok=True)
+        self.remove_drafts()
 
     def remove_drafts(self) -> None:
         """What a kill left half written beside them; nobody else writes under this run's name."""
