@@ -83,7 +83,11 @@ def compact(png: str) -> str:
 
 def note(parameters: dict) -> str:
     """The line that tells a reader which run the outputs are of."""
-    settings = ", ".join(f"`{name} = {json.dumps(value)}`" for name, value in parameters.items() if value)
+    settings = ", ".join(
+        f"`{name} = {json.dumps(value, sort_keys=True)}`"
+        for name, value in sorted(parameters.items())
+        if value
+    )
     return NOTE.format(settings=settings or "the parameters as they stand")
 
 
