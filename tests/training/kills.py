@@ -49,8 +49,9 @@ class Trainings:
         """Trains and waits; gives the exit code, −9 for a kill and −14 for one by time.
 
         It dies before change number `kill_at` (from 1), before number `kill_at_end` of those from the model's
-        final name on (how many states come before depends on the time), at state `kill_at_state`, or after `kill_after` seconds; 0: it lives. With `states` one is written after every batch, else as in a
-        run of seconds.
+        final name on (how many states come before depends on the time), at state `kill_at_state`, or after
+        `kill_after` seconds; 0: it lives. With `states` one is written after every batch, else as in a run of
+        seconds.
         """
         job = {
             "experiment": experiment.to_json(),
