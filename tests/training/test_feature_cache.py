@@ -1,4 +1,4 @@
-"""The frozen layers' outputs: equal to the whole, computed once, kept, mended, bounded, cleared."""
+"""The frozen layers' outputs: equal to the whole, computed once, kept, repaired, bounded, cleared."""
 
 import dataclasses
 import os
@@ -204,7 +204,7 @@ def test_an_interrupted_view_goes_on_where_it_stopped(dataset, photos):
 
 
 @pytest.mark.parametrize("left", [0, 20, 200])
-def test_a_damaged_file_is_mended(dataset, photos, left):
+def test_a_damaged_file_is_repaired(dataset, photos, left):
     whole = np.array(features_of(tiny(), photos, SMALL, dataset)[0])
     (file,) = dataset.features.glob("*.npy")
     data = file.read_bytes()
