@@ -89,11 +89,6 @@ def _prepare(experiment: Experiment, paths: Paths) -> Plan:
         # same seed, same machine → same result: GPU kernels add up in any order unless told otherwise
         tf.config.experimental.enable_op_determinism()
     names = class_names(paths)
-    if len(names) < 2:
-        raise UserError(
-            f"{paths.train} holds one class, {names[0]}, and a classifier tells two or more apart: add a "
-            "folder of photos for each other one."
-        )
     train_photos, val_photos = training_manifests(paths, relabel=experiment.relabel)
     if experiment.use_augmented_copy:
         train_photos = with_augmented_copy(train_photos, paths)

@@ -217,7 +217,7 @@ def test_bad_files_are_left_out_with_their_reason(paths, capsys):
     assert "train/happy/bad0.png,train,0,0,empty file\n" in paths.split.read_text()
 
     write_photos(paths.train, 1, classes=("happy",), seed=4)
-    (paths.train / "happy/happy_000.jpg").rename(paths.train / "happy/bad0.png")  # mended
+    (paths.train / "happy/happy_000.jpg").rename(paths.train / "happy/bad0.png")  # repaired
     train, val = training_manifests(paths)
     assert "bad0.png" in names(train) | names(val)
 

@@ -41,21 +41,24 @@ class Trainings:
         experiment: Experiment,
         paths: Paths,
         kill_at: int = 0,
+        kill_at_end: int = 0,
         kill_at_state: int = 0,
         kill_after: float = 0.0,
         states: bool = True,
     ) -> int:
         """Trains and waits; gives the exit code, −9 for a kill and −14 for one by time.
 
-        It dies before change number `kill_at` (from 1), when state number `kill_at_state` is written, or
-        after `kill_after` seconds; 0: it lives. With `states` one is written after every batch, else as in a
-        run of seconds.
+        It dies before change number `kill_at` (from 1), before number `kill_at_end` of those from the model's
+        final name on (how many states come before depends on the time), at state `kill_at_state`, or after
+        `kill_after` seconds; 0: it lives. With `states` one is written after every batch, else as in a run of
+        seconds.
         """
         job = {
             "experiment": experiment.to_json(),
             "root": str(paths.root),
             "results": str(paths.results),
             "kill_at": kill_at,
+            "kill_at_end": kill_at_end,
             "kill_at_state": kill_at_state,
             "kill_after": kill_after,
             "states": states,
@@ -100,7 +103,7 @@ def run(job: dict) -> int:
     if job["states"]:
         async_writer.FIRST_SECONDS, checkpoint.STATE_SECONDS, async_writer.SHARE = 0.0, 0.0, 1e9
     claim.BEAT_SECONDS = 10_000.0  # else the number of changes would depend on the time
-    watch_changes(paths, job["kill_at"], job["kill_at_state"])
+    watch_changes(paths, job)
     if job["kill_after"]:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # its default ends the process wherever it is
         signal.setitimer(signal.ITIMER_REAL, job["kill_after"])
@@ -115,7 +118,7 @@ def run(job: dict) -> int:
     return 0
 
 
-def watch_changes(paths: Paths, kill_at: int, kill_at_state: int) -> None:
+def watch_changes(paths: Paths, job: dict) -> None:
     """Writes down every change below the results folder, and dies before one of them."""
     results, record = (
         str(paths.results),
@@ -124,20 +127,25 @@ def watch_changes(paths: Paths, kill_at: int, kill_at_state: int) -> None:
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
     place = {"os.rename": 1, "os.remove": 0, "open": 0}
     skipped = str(paths.data)
-    count, states = 0, 0
+    counts = {"kill_at": 0, "kill_at_end": 0, "kill_at_state": 0}
 
     def hook(event, arguments):
-        nonlocal count, states
         if event not in place or (event == "open" and not (arguments[2] or 0) & writing):
             return
         file = arguments[place[event]]
         file = os.fspath(file) if isinstance(file, (str, Path)) else ""
         if not file.startswith(results) or file.startswith(skipped) or file.endswith(".lock"):
             return
-        count += 1
         os.write(record, f"{event} {Path(file).name}\n".encode())
-        states += event == "os.rename" and file.endswith(".npz")
-        if count == kill_at or (kill_at_state and states == kill_at_state):
+        counts["kill_at"] += 1
+        counts["kill_at_end"] += counts["kill_at_end"] > 0 or is_the_end(event, file)
+        counts["kill_at_state"] += event == "os.rename" and file.endswith(".npz")
+        if any(job[kind] == count for kind, count in counts.items() if count):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def is_the_end(event: str, file: str) -> bool:
+    """Whether the model gets its final name."""
+    return event == "os.rename" and "_acc" in file and file.endswith(".h5")

@@ -50,9 +50,9 @@ def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, capsys)
     after = pd.concat(training_manifests(paths)).set_index("path")["label"]
     assert set(after[[path for path in after.index if "/wrong_" in path]]) == {"happy"}
     again = audit_labels(paths, EXPERIMENT)
-    mended = again.set_index("path").loc[first["path"]]
-    assert set(mended["label"]) == {"happy"}
-    assert mended["quality"].min() > first["quality"].max()
+    corrected = again.set_index("path").loc[first["path"]]
+    assert set(corrected["label"]) == {"happy"}
+    assert corrected["quality"].min() > first["quality"].max()
     assert paths.relabel.read_text() == edited
 
 

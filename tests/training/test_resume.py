@@ -27,7 +27,7 @@ from emo.training.checkpoint import Progress, find_states
 from emo.training.recorder import Recorder
 from emo.training.train import train
 from tests.fixtures import write_photos
-from tests.training.kills import Trainings, changes
+from tests.training.kills import Trainings, changes, is_the_end
 
 PROJECT = Path(__file__).resolve().parents[2]
 # whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization; and
@@ -284,13 +284,6 @@ def test_writes_happen_in_order_and_only_the_newest_of_a_kind(monkeypatch):
     assert done == ["m2", "s2"]  # a state never comes before a model that was handed over before it
 
 
-def kill_and_finish(trainings, paths, **how):
-    """A run of SMALL that is killed so, then trained to its end by the next call."""
-    code = trainings.train(SMALL, paths, **how)
-    assert code in (0, -signal.SIGKILL, -signal.SIGALRM), (paths.root / "child.log").read_text()[-2000:]
-    return code
-
-
 def fresh(root):
     paths = get_paths(root)
     write_photos(paths.train, 6)
@@ -298,27 +291,21 @@ def fresh(root):
     return paths
 
 
-def points(trainings, root, states):
-    """What a run of SMALL changes on disk, in order."""
+def end_of(trainings, root, states):
+    """What a run of SMALL changes on disk from its model's final name on, in order."""
     paths = fresh(root)
     assert trainings.train(SMALL, paths, states=states) == 0
-    return changes(paths)
-
-
-def at_the_end(done):
-    """The numbers of the changes from the model's final name on."""
-    first = next(n for n, change in enumerate(done, 1) if change.startswith("os.rename") and "_acc" in change)
-    return range(first, len(done) + 1)
+    done = changes(paths)
+    return done[next(n for n, change in enumerate(done) if is_the_end(*change.split(" ", 1))) :]
 
 
 def test_a_kill_between_row_and_end_leaves_one_row_and_nothing_else(trainings, tmp_path):
     whole = unbroken(SMALL, fresh(tmp_path / "whole"), tmp_path / "other")
-    done = points(trainings, tmp_path / "points", states=True)
-    wanted = ("os.remove experiments.waiting", "state0.npz", "os.remove .training")
-    chosen = [max(n for n, change in enumerate(done, 1) if part in change) for part in wanted]
-    for number in chosen:
+    end = end_of(trainings, tmp_path / "end", states=True)
+    for part in ("experiments.xlsx", "state1.npz", ".training"):
+        number = next(n for n, change in enumerate(end, 1) if part in change)
         paths = fresh(tmp_path / f"killed {number}")
-        assert trainings.train(SMALL, paths, kill_at=number) == -signal.SIGKILL
+        assert trainings.train(SMALL, paths, kill_at_end=number) == -signal.SIGKILL
         run = train(SMALL, paths)
         assert_alike(run, whole)
         assert_one_row_and_no_leftovers(run, paths)
@@ -326,12 +313,14 @@ def test_a_kill_between_row_and_end_leaves_one_row_and_nothing_else(trainings, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("states", [True, False], ids=["with states", "before the first state"])
-def test_a_kill_at_any_change_of_the_end_leaves_one_row(trainings, tmp_path, states):
+def test_a_kill_at_any_change_of_the_beginning_or_the_end_leaves_one_row(trainings, tmp_path, states):
     whole = unbroken(SMALL, fresh(tmp_path / "whole"), tmp_path / "other")
-    done = points(trainings, tmp_path / "points", states)
-    for number in [1, 2, 3, 4, 6, 8, *at_the_end(done)]:
+    end = end_of(trainings, tmp_path / "end", states)
+    points = [{"kill_at": number} for number in range(1, 7)]
+    points += [{"kill_at_end": number} for number in range(1, len(end) + 1)]
+    for number, point in enumerate(points):
         paths = fresh(tmp_path / f"killed {number}")
-        assert trainings.train(SMALL, paths, kill_at=number, states=states) == -signal.SIGKILL
+        assert trainings.train(SMALL, paths, states=states, **point) == -signal.SIGKILL
         run = train(SMALL, paths)
         assert_alike(run, whole)
         assert_one_row_and_no_leftovers(run, paths)
@@ -342,7 +331,7 @@ def test_thirty_kills_at_random_moments(trainings, tmp_path):
     random = np.random.default_rng(0)
     whole = unbroken(SMALL, fresh(tmp_path / "whole"), tmp_path / "other")
     started = time.monotonic()
-    points(trainings, tmp_path / "timed", states=True)
+    end_of(trainings, tmp_path / "timed", states=True)
     lasts, kills, project = time.monotonic() - started, 0, 0
     while kills < 30:
         project += 1
