@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from emo.paths import Paths
+from emo.tracking.table import Sheet, read_table
+
 COLUMNS = [
     "number",
     "date",
@@ -17,11 +20,12 @@ COLUMNS = [
 ]
 
 
-def newest_and_best(table: pd.DataFrame, count: int = 5) -> pd.DataFrame:
-    """The `count` rows of `read_table` that are the newest, then the others with the best validation.
+def newest_and_best(paths: Paths, count: int = 5) -> pd.DataFrame:
+    """The `count` newest rows of the sheet of runs, then the others with the best validation.
 
     Accuracies are in percent. Rows on other photos are not comparable: the table does not know which.
     """
+    table = read_table(paths, Sheet.RUNS)
     newest = table.tail(count).iloc[::-1]
     rest = table.drop(newest.index)
     best = rest.assign(accuracy=pd.to_numeric(rest.val_accuracy, errors="coerce")).nlargest(count, "accuracy")

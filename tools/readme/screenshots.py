@@ -117,6 +117,7 @@ def main() -> None:
         settle(page)
         for name, text in SHOTS.items():
             code = page.locator(".jp-CodeCell", has_text=text)
+            code.locator("xpath=preceding-sibling::*[1]").scroll_into_view_if_needed()  # outputs are tall
             top, bottom = code.locator("xpath=preceding-sibling::*[1]").bounding_box(), code.bounding_box()
             left, upper = top["x"] - MARGIN, top["y"] - MARGIN
             width, height = top["width"] + 2 * MARGIN, bottom["y"] + bottom["height"] + MARGIN - upper
