@@ -289,8 +289,6 @@ def parse_changes(changes: dict | str | None) -> dict:
     """
     if isinstance(changes, dict):
         return changes
-    if isinstance(changes, dict):
-        return changes
     with suppress(ValueError, SyntaxError, AttributeError):  # of what is no text, too
         text = (changes or "").strip()
         if text.startswith("{"):
