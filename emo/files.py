@@ -146,16 +146,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(file: Path, others: str) -> Iterator[None]:
-    """Holds the lock `file`, which a killed process gives back too; where another holds it, says that
-    `others` (a clause) and waits."""
+def locked(file: Path, others: str, patience: float = -1) -> Iterator[None]:
+    """Holds the lock `file`, which a killed process gives back too.
+
+    Where another holds it, says that `others` (a clause) and waits; UserError after `patience` seconds.
+    """
     with told(file):
         lock = FileLock(file)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"{others}: waiting for it.", flush=True)
-            lock.acquire()
+            limit = f", at most {patience / 60:.0f} minutes" if patience > 0 else ""
+            print(f"{others}: waiting for it{limit}.", flush=True)
+            try:
+                lock.acquire(timeout=patience)
+            except Timeout:
+                raise UserError(f"{others}, for too long; stop it there, then run this again.") from None
     try:
         yield
     finally:

@@ -1,11 +1,12 @@
-"""A file from the web: from Google Drive, or any http(s) address, with an end to all waiting."""
+"""What lies in the web: a file on Google Drive, or at any http(s) address, with an end to all waiting."""
 
 import ctypes
 import errno
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gdown
@@ -18,6 +19,10 @@ from emo.errors import UserError
 STALL = 120.0  # seconds in which LEAST bytes must come, or the end; else the server counts as dead
 LEAST = 2**19  # bytes; gdown writes as many at once
 POLL = 0.2  # seconds
+SILENCE = 20.0  # seconds without a byte, where a person waits for a picture
+# the body as it lies there: a server that packs it once more could send gigabytes in a few bytes; and some
+# sites, Wikimedia's for one, refuse Python's own name
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "Mozilla/5.0 (emo_classificator)"}
 
 
 def download_drive(drive_id: str, name: str, folder: Path) -> Path:
@@ -60,8 +65,42 @@ def download_url(url: str, folder: Path) -> Path:
         return target
     part = target.with_suffix(".part")
     try:
-        _watched(lambda: _save(url, part), lambda: part.stat().st_size if part.exists() else 0, url)
+        with _told(url):
+            _watched(lambda: _save(url, part), lambda: part.stat().st_size if part.exists() else 0, url)
         part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def read_url(url: str, most: int) -> bytes:
+    """The picture at an http(s) address. Raises UserError, also for a web page and for over `most` bytes."""
+    content = bytearray()
+
+    def read() -> None:
+        with requests.get(url, stream=True, timeout=SILENCE, headers=HEADERS) as response:
+            response.raise_for_status()
+            if response.headers.get("Content-Type", "").startswith("text/html"):
+                raise UserError(
+                    f"{url} is a web page and no picture; give the address of the picture itself "
+                    "(right-click it → Copy image address)."
+                )
+            for block in response.raw.stream(2**16, decode_content=False):
+                content.extend(block)
+                if len(content) > most:
+                    size = f"over {most / 2**20:.0f} MiB"
+                    raise UserError(f"{url} is too large ({size}); give a smaller picture.")
+
+    with _told(url):
+        _watched(read, lambda: 0, url)  # all of it must come in time
+    return bytes(content)
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """What goes wrong on the way to `url` becomes one sentence."""
+    try:
+        yield
     except requests.HTTPError as error:
         raise UserError(
             f"{url} cannot be fetched (HTTP {error.response.status_code}); check the address."
@@ -72,17 +111,12 @@ def download_url(url: str, folder: Path) -> Path:
         ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
         raise UserError(
-            f"The download of {url} broke ({_reason(error)}); check the address and try again."
+            f"{url} cannot be fetched ({_reason(error)}); check the address and the connection."
         ) from None
-    finally:
-        part.unlink(missing_ok=True)
-    return target
 
 
 def _save(url: str, part: Path) -> None:
-    """The body as it was sent: a server that packs it once more could send gigabytes in a few bytes."""
-    plain = {"Accept-Encoding": "identity", "User-Agent": "Mozilla/5.0 (emo_classificator)"}
-    with requests.get(url, stream=True, timeout=STALL, headers=plain) as response:
+    with requests.get(url, stream=True, timeout=STALL, headers=HEADERS) as response:
         response.raise_for_status()
         total = int(response.headers.get("Content-Length", 0)) or None
         bar = tqdm(total=total, unit="B", unit_scale=True, desc="Downloading")
@@ -117,7 +151,7 @@ def _watched(work: Callable[[], object], progress: Callable[[], int], name: str)
             if (now := progress()) >= done + LEAST:
                 done, since = now, time.monotonic()
             elif time.monotonic() - since > STALL:
-                raise TimeoutError(f"only {now - done:,} bytes came in {STALL:.0f} s")
+                raise TimeoutError(f"too little came in {STALL:g} s")
     finally:
         if thread.is_alive():
             # it ends at its next step in Python, before it could write to the file of a later call

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 
 import numpy as np
 import pandas as pd
@@ -15,6 +11,7 @@ from PIL import Image
 from emo.data.faces import find_all_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import whole_image
+from emo.data.web import read_url
 from emo.errors import UserError
 from emo.files import user_path
 from emo.inference.predictor import Predictor
@@ -22,7 +19,6 @@ from emo.inference.webcam import is_upload_button
 
 MAX_SIDE = 2048  # pixels; a face of a thirtieth of it still has 68
 MAX_DOWNLOAD = 32 * 2**20  # bytes
-TIMEOUT, DEADLINE = 20, 120  # seconds: without a byte, for the whole picture
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def open_photo(source) -> Image.Image | None:
             return None
         name = source = source.strip()
         if source.lower().startswith(("http://", "https://")):
-            source = _download(source)
+            source = read_url(source, MAX_DOWNLOAD)
         else:
             source = user_path(source)
     return whole_image(source, MAX_SIDE, name)
@@ -91,34 +87,3 @@ def _box(face: Crop | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) in pixels, within the picture, around the face as it is turned."""
     bounds = (0, 0, *size) if face is None else face.bounds(size)
     return tuple(np.clip(bounds, 0, (*size, *size)).round().astype(int).tolist())
-
-
-def _download(url: str) -> bytes:
-    """The content of a web address, at most MAX_DOWNLOAD bytes of it. Raises UserError."""
-    content, end = bytearray(), time.monotonic() + DEADLINE
-    try:
-        # some sites, Wikimedia's for one, refuse Python's own name
-        request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (emo_classificator)"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            if response.headers.get_content_type() == "text/html":
-                raise UserError(
-                    f"{url} is a web page and no picture; give the address of the picture itself "
-                    "(right-click it → Copy image address)."
-                )
-            while block := response.read1(2**16):
-                content += block
-                if len(content) > MAX_DOWNLOAD:
-                    size = f"over {MAX_DOWNLOAD / 2**20:.0f} MiB"
-                    raise UserError(f"{url} is too large ({size}); give a smaller picture.")
-                if time.monotonic() > end:
-                    raise UserError(f"{url} did not arrive within {DEADLINE} s; save it and give its path.")
-    except UserError:
-        raise
-    except urllib.error.HTTPError as error:
-        raise UserError(f"{url} cannot be fetched (HTTP {error.code}); check the address.") from None
-    except (OSError, HTTPException, ValueError) as error:
-        reason = " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
-        raise UserError(
-            f"{url} cannot be fetched ({reason}); check the address and the connection."
-        ) from None
-    return bytes(content)

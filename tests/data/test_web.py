@@ -145,7 +145,7 @@ def test_a_stalled_server_ends_in_a_sentence(paths, impatient, drive, answer, by
     with serving(answer) as address:
         drive(address)
         start = time.monotonic()
-        with pytest.raises(UserError, match=r"broke") as error:
+        with pytest.raises(UserError, match=r"cannot be fetched") as error:
             fetch_dataset(DRIVE_ID if by_drive else address, paths)
         assert time.monotonic() - start < 10
         assert (DRIVE_ID if by_drive else address) in sentence(error) and not paths.train.exists()
@@ -222,10 +222,13 @@ ANSWERS = {
     "not found": (refused(404), "HTTP 404"),
     "forbidden": (refused(403), "HTTP 403"),
     "an error": (refused(500), "HTTP 500"),
-    "redirects without end": (endless_redirects, "broke"),
-    "cut short": (sending(HEAD + b"Content-Length: 99999\r\nConnection: close\r\n\r\n" + ZIP), "broke"),
-    "no HTTP at all": (sending(b"SSH-2.0-OpenSSH\r\n"), "broke"),
-    "nothing": (sending(b""), "broke"),
+    "redirects without end": (endless_redirects, "cannot be fetched"),
+    "cut short": (
+        sending(HEAD + b"Content-Length: 99999\r\nConnection: close\r\n\r\n" + ZIP),
+        "cannot be fetched",
+    ),
+    "no HTTP at all": (sending(b"SSH-2.0-OpenSSH\r\n"), "cannot be fetched"),
+    "nothing": (sending(b""), "cannot be fetched"),
     "a web page": (lambda c, r, o: whole(c, r, o, body=b"<!DOCTYPE html><title>Log in</title>"), "web page"),
     "half a zip": (lambda c, r, o: whole(c, r, o, body=ZIP[:500]), "no complete zip"),
     "a damaged zip": (lambda c, r, o: whole(c, r, o, body=ZIP[:40] + b"????" + ZIP[44:]), "damaged"),
@@ -255,7 +258,7 @@ def test_a_body_that_a_server_packs_once_more_does_not_fill_the_disk(paths, impa
 def test_no_server_at_all(paths, impatient):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/faces.zip"
-    with pytest.raises(UserError, match="broke") as error:
+    with pytest.raises(UserError, match="cannot be fetched") as error:
         fetch_dataset(address, paths)
     assert sentence(error) and not names_in(paths.data)
 
