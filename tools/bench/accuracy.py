@@ -1,7 +1,7 @@
 """What speed costs in accuracy: `python -m tools.bench.accuracy --dataset ZIP --weights FILE`.
 
-Trains the seed's experiment 9 on some photos of a data set, on several seeds: as it is, with each number of
-`views` and, where --precision names one, in that precision. Prints the validation accuracies of each and the
+Trains experiment 9 on some photos of a data set, on several seeds: as it is, with each number of `views`
+and, where --precision names one, in that precision. Prints the validation accuracies of each and the
 difference. All train on the same photos, drawn once; those of a `val` folder validate, else a fifth of each
 class.
 """

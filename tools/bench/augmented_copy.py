@@ -1,6 +1,6 @@
 """When is an augmented copy worth its disk? `python -m tools.bench.augmented_copy --epochs 5`.
 
-Trains the seed's experiment 6 (frozen Xception, 96 px, random weights: only time counts) on the sample set
+Trains experiment 6 (frozen Xception, 96 px, random weights: only time counts) on the sample set
 with the three ways to augment, and prints seconds from start to end, the writing of copies included, the
 photos that each epoch sees, and the disk that each way takes.
 """

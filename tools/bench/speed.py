@@ -56,11 +56,11 @@ REPEATS = 3  # of each side of a pair, in turn; the median counts
 TURNS = 7  # where a difference of 5% counts, and a shared machine stands still for seconds
 SHORTEST = 0.5  # seconds: what takes less is called several times in a row
 BATCH = 32
-EPOCHS = 20  # of the seed's experiment 9
+EPOCHS = 20  # of the original project's experiment 9
 VIEWS = 1
 CLASSES = 7
 FACE = 48  # pixels a side of FER2013's photos
-SIDES = 100, 1000  # of the seed's
+SIDES = 100, 1000  # of the original project's
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Bench:
     size: int = 96  # of the networks' pictures, pixels a side
 
     def experiment(self, name: str, **changes) -> Experiment:
-        """The seed's experiment in the bench's size, ResNet50 with random weights: they change no time."""
+        """An original experiment in the bench's size, ResNet50 with random weights: they change no time."""
         experiment = get_experiment(name, weights=None, image_size=self.size, batch_size=BATCH, **changes)
         return replace(experiment, weights=self.weights) if experiment.backbone == "xception" else experiment
 
@@ -114,7 +114,7 @@ def speed(
 
 
 def input_pipeline(bench: Bench, size: int, target: float) -> list[Row]:
-    """Epochs of batches with the seed's augmentation, from the same files."""
+    """Epochs of batches with the original project's augmentation, from the same files."""
     folder, files = bench.some.train, sorted(files_below(bench.some.train))
     images = load_images(files, size)
     labels = one_hot((file.parent.name for file in files), class_names(bench.some))
@@ -175,7 +175,7 @@ def input_pipeline(bench: Bench, size: int, target: float) -> list[Row]:
 
 
 def four_layers() -> keras.Sequential:
-    """The seed's augmentation as Keras's own layers."""
+    """The original project's augmentation as Keras's own layers."""
     turn = ROTATION / 360
     return keras.Sequential(
         [
@@ -202,7 +202,7 @@ def fit(plan: Plan, train_set: Batches, *callbacks: keras.callbacks.Callback, **
 
 
 def frozen_backbone(bench: Bench) -> list[Row]:
-    """The seed's experiment 9 from beginning to end, the frozen layers' work done once or in every epoch."""
+    """Experiment 9 from beginning to end, the frozen layers' work done once or in every epoch."""
     plain, views = (bench.experiment("9", epochs=EPOCHS, views=number) for number in (0, VIEWS))
     clear_features(bench.faces)
     ours = seconds(lambda: train(views, bench.faces))
