@@ -16,6 +16,7 @@ test-slow: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tools.bench $(ARGS)
+	$(BIN)/python -m tools.bench.gpu
 
 notebooks: $(READY)
 	$(BIN)/python -m tools.readme.notebooks

@@ -40,12 +40,13 @@ def setup(seed: int = 42) -> Environment:
     import keras
     import matplotlib.pyplot as plt
     import pandas as pd
-    import tensorflow as tf
+
+    from emo.backend import accelerators
 
     keras.utils.set_random_seed(seed)
     pd.options.display.max_colwidth = 200  # a photo's path is no use cut short
     plt.rcParams.update(PLOT_STYLE)
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = accelerators()
     environment = Environment(is_colab(), device_name(), len(gpus), versions(), seed)
     print(f"{environment.versions} · {environment.device} · seed {seed}")
     if not gpus:
@@ -82,22 +83,22 @@ def show_source(*functions: Callable) -> None:
 
 
 def device_name() -> str:
-    """A GPU's name, "2 × <name>" for several, or "CPU, <n> cores"."""
-    import tensorflow as tf
+    """A GPU's or TPU's name, "2 × <name>" for several, or "CPU, <n> cores"."""
+    from emo.backend import accelerators
 
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-        return name if len(gpus) == 1 else f"{len(gpus)} × {name}"
+    names = accelerators()
+    if names:
+        return names[0] if len(names) == 1 else f"{len(names)} × {names[0]}"
     return f"CPU, {os.cpu_count()} cores"
 
 
 def versions() -> str:
-    """Python, TensorFlow and Keras with their versions, in one line."""
+    """Python, Keras's backend and Keras with their versions, in one line."""
     import keras
-    import tensorflow as tf
 
-    return f"Python {platform.python_version()} · TensorFlow {tf.__version__} · Keras {keras.__version__}"
+    from emo.backend import version
+
+    return f"Python {platform.python_version()} · {version()} · Keras {keras.__version__}"
 
 
 def git_commit() -> str:

@@ -22,28 +22,30 @@ CACHE = Path("~/.cache/emo_classificator").expanduser()
 def dtype_policy(precision: str = "auto") -> str:
     """The Keras dtype policy for `Experiment.precision`; "auto" is the fastest that the devices here have.
 
-    GPU: bfloat16 from compute capability 8 on, float16 on the tensor cores of 7. CPU: bfloat16 where it is
-    faster, else float32. Raises UserError for bfloat16 on a CPU where it is not, and for float16 on any.
+    TPU: bfloat16. GPU: bfloat16 from compute capability 8 on, float16 on the tensor cores of 7. CPU: bfloat16
+    where it is faster, else float32. Raises UserError for bfloat16 on a CPU where it is not, and for float16
+    on any.
     """
-    import tensorflow as tf
+    from emo.backend import accelerators, compute_capability, has_tpu
 
-    gpus = tf.config.list_physical_devices("GPU")
-    if precision == "mixed_bfloat16" and not gpus and not _cpu_gains_by_bfloat16():
+    fast = accelerators()
+    if precision == "mixed_bfloat16" and not fast and not _cpu_gains_by_bfloat16():
         raise UserError(
             "precision='mixed_bfloat16': this CPU computes faster in float32, and may fail in bfloat16; "
             "set precision to 'auto'."
         )
-    if precision == "mixed_float16" and not gpus:  # two convolutions may wait for each other's threads
+    if precision == "mixed_float16" and not fast:  # two convolutions may wait for each other's threads
         raise UserError(
             "precision='mixed_float16' needs a GPU: on a CPU TensorFlow is slow in it and may hang; set "
             "precision to 'auto'."
         )
     if precision != "auto":
         return precision
-    if not gpus:
+    if not fast:
         return "mixed_bfloat16" if _cpu_gains_by_bfloat16() else "float32"
-    details = map(tf.config.experimental.get_device_details, gpus)
-    oldest = min(each.get("compute_capability", (0, 0)) for each in details)  # none: no NVIDIA GPU
+    if has_tpu():
+        return "mixed_bfloat16"
+    oldest = compute_capability()
     return "mixed_bfloat16" if oldest >= (8, 0) else "mixed_float16" if oldest >= (7, 0) else "float32"
 
 
@@ -63,6 +65,10 @@ def computing_in(policy: str) -> Iterator[None]:
 @cache
 def _cpu_gains_by_bfloat16() -> bool:
     """Measured once per machine and TensorFlow, then remembered: the same seed must give the same run."""
+    from emo.backend import is_jax
+
+    if is_jax():  # XLA's convolutions on a CPU do not gain
+        return False
     import tensorflow as tf
 
     cpu = Path("/proc/cpuinfo")

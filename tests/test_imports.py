@@ -9,6 +9,7 @@ EMO = Path(__file__).resolve().parent.parent / "emo"
 MODULES = {
     ".".join(file.relative_to(EMO.parent).with_suffix("").parts): ast.parse(file.read_text(encoding="utf-8"))
     for file in sorted(EMO.rglob("*.py"))
+    if file.name != "__main__.py"  # the command line stands before the house
 }
 ROOMS = ("data", "models", "training", "inference", "evaluation", "tracking", "plots")
 # what a room may import besides the modules that lie in no room; `emo.plots.photo` alone stands on inference

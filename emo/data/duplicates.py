@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from emo.data.geometry import resampling_matrix
 from emo.data.manifest import THUMBNAIL, thread_pool
 
 # Chosen on one half of 1,000 FER2013 photos, tested on the other: `python -m tools.bench.duplicates`.
@@ -238,21 +239,14 @@ def _parts(count: int, size: int = 128) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def _resampling(*crops: tuple[float, float]) -> np.ndarray:
-    """(crops · DETAIL, THUMBNAIL): what makes a line of DETAIL pixels from each (start, share) of a line."""
-    identity = Image.fromarray(np.eye(THUMBNAIL, dtype=np.float32))
-    ends = [(start * THUMBNAIL, (start + share) * THUMBNAIL) for start, share in crops]
-    lines = [
-        identity.resize((DETAIL, THUMBNAIL), Image.Resampling.BILINEAR, box=(start, 0, end, THUMBNAIL))
-        for start, end in ends
-    ]
-    return np.concatenate([np.asarray(line).T for line in lines])
-
-
 ROUNDING = 1e-4  # of products of float32
 WAVES = dct(np.eye(32), axis=0)[:8]
-WHOLE = _resampling((0, 1))
-CROPPED = [_resampling(*((place * crop, 1 - crop) for place in (0, 0.5, 1))) for crop in CROPS]
+# (crops · DETAIL, THUMBNAIL): what makes a line of DETAIL pixels of each crop of a line
+WHOLE = resampling_matrix(THUMBNAIL, DETAIL)
+CROPPED = [
+    np.concatenate([resampling_matrix(THUMBNAIL, DETAIL, place * crop, 1 - crop) for place in (0, 0.5, 1)])
+    for crop in CROPS
+]
 
 
 def _views(pixels: np.ndarray, resampling: np.ndarray) -> np.ndarray:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from PIL import Image
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from emo.backend import need_tensorflow
 from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.data.image_io import Unusable, read_bytes, read_image
@@ -198,6 +198,7 @@ def _detect(views: np.ndarray, crops: list[Crop], several: float) -> list[list[C
     size = views.shape[1]
     boxes, shapes = None, [view.shape for view in views]
     normalized = (views.astype(np.float32) - 127.5) / 128
+    tf = need_tensorflow("Faces are found")
     with tf.device("CPU"):  # the same faces on every machine
         for stage in _detector().stages:  # MTCNN.detect_faces fails where a stage leaves no candidate
             boxes = stage(bboxes_batch=boxes, images_normalized=normalized, images_oshapes=shapes)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,13 @@ class Crop:
     def distance(self, other: Crop) -> float:
         """Between the centres, as a share of the picture's longer side."""
         return math.hypot(other.x - self.x, other.y - self.y)
+
+
+def resampling_matrix(length: int, size: int, start: float = 0.0, share: float = 1.0) -> np.ndarray:
+    """(size, length) float32: what makes `size` pixels of a line of `length`, or of a `share` of it.
+
+    The line is cut at `start`, a share too. As Pillow resizes: bilinear, and without aliasing.
+    """
+    identity = Image.fromarray(np.eye(length, dtype=np.float32))
+    box = (start * length, 0, (start + share) * length, length)
+    return np.asarray(identity.resize((size, length), Image.Resampling.BILINEAR, box)).T

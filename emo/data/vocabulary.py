@@ -75,6 +75,22 @@ EMOTION_SIGNS = (
     "픔분노화남놀람공포두려움혐오중립경멸"
 )
 
+# words for one emotion, as datasets name their classes
+SYNONYMS = {
+    word: words.split()[0]
+    for words in (
+        "anger angry mad злость злой злая гнев сердитый",
+        "contempt contemptuous презрение",
+        "disgust disgusted disgusting отвращение",
+        "fear fearful afraid scared страх испуг",
+        "happiness happy happily joy joyful smile счастье счастливый радость радостный",
+        "neutral neutrality нейтральный нейтральная нейтральное нейтрально",
+        "sadness sad unhappy грусть грустный печаль",
+        "surprise surprised удивление удивленный удивлённый",
+    )
+    for word in words.split()
+}
+
 PARTS = re.compile(  # names of a dataset's parts, after signs are taken out
     r"(image|img|photo|picture|pic|frame|face|file|video|clip|sample|example|mask|label|annotation|annot|bbox"
     r"|box|landmark|keypoint|crop|cropped|aligned|original|orig|raw|source|processed|preprocessed|resized"
@@ -98,6 +114,11 @@ def is_emotion(name: str) -> bool:
     words = re.findall(r"[^\W\d_]+", name)
     known = any(word in EMOTION_CODES or word.startswith(EMOTIONS) for word in words)
     return known or "class" in name or "класс" in name or any(sign in EMOTION_SIGNS for sign in name)
+
+
+def emotion_of(name: str) -> str:
+    """One word for all names of an emotion ("happy" and "Happiness"); of another name, the plain name."""
+    return SYNONYMS.get(plain := _plain(name), plain)
 
 
 def is_part(name: str) -> bool:

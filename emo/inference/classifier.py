@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from emo.backend import forward
 from emo.data.faces import face_crops, find_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_image
@@ -44,7 +44,7 @@ class Classifier(Predictor):
         self.image_size = model.input_shape[1]
         self.flip = False
         self.batch_size = BATCH
-        self._forward = compiled(model)
+        self._forward = forward(model)
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class Classifier(Predictor):
     def with_flip(self) -> Classifier:
         flipping = copy.copy(self)
         flipping.flip = True
-        flipping._forward = compiled(self.model, flip=True)
+        flipping._forward = forward(self.model, flip=True)
         return flipping
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -74,10 +74,8 @@ class Classifier(Predictor):
         while True:
             starts = range(0, len(images), self.batch_size)
             try:
-                # uint8 goes to the device, a quarter of the bytes
-                batches = (tf.cast(images[start : start + self.batch_size], tf.float32) for start in starts)
-                answers = [self._forward(batch) for batch in batches]
-                return np.concatenate([batch.numpy() for batch in answers])
+                answers = [self._forward(images[start : start + self.batch_size]) for start in starts]
+                return np.concatenate([np.asarray(batch) for batch in answers])
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -134,22 +132,6 @@ def no_memory(classifier: Classifier) -> UserError:
         f"{classifier.name} needs more memory than is free for one picture of {size} px; free some, or load "
         f"it with half that image_size ({size // 2}) where it takes any."
     )
-
-
-def compiled(model: keras.Model, flip: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
-    """(n, size, size, 3) float32 in 0–255 → (n, classes), as one graph for any n; `flip` as in `with_flip`.
-
-    `model.predict` builds a dataset and its callbacks at every call, longer than a photo takes.
-    """
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, "rgb_0_255")])
-    def probabilities(images):
-        answers = model(images, training=False)
-        if flip:
-            answers = (answers + model(images[:, :, ::-1], training=False)) / 2
-        return answers
-
-    return probabilities
 
 
 def load_classifier(

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
+from emo.backend import graph, is_jax
 from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.files import user_path
-from emo.inference.classifier import Classifier, compiled
+from emo.inference.classifier import Classifier
 from emo.inference.predictor import Predictor, as_sources
-from emo.models.build import float32_copy
+from emo.models.build import copy_in
 from emo.paths import free_path
 
 ENDINGS = {"tflite": ".tflite", "onnx": ".onnx", "savedmodel": "_savedmodel"}
@@ -69,15 +69,20 @@ def export_model(classifier: Predictor, kind: str, path: str | Path | None = Non
         raise UserError("An ensemble is no single network: export each of its members, `ensemble.members`.")
     if kind not in ENDINGS:
         raise UserError(f"There is no export to {kind!r}; choose one of {', '.join(ENDINGS)}.")
+    if is_jax():
+        raise UserError(
+            "Export is written by TensorFlow: start Python anew without KERAS_BACKEND=jax, where the package "
+            "tensorflow is installed."
+        )
     if kind == "onnx":
         _require_onnx()
     wanted = user_path(path) if path else _beside(classifier.path, ENDINGS[kind])
     if not wanted.parent.is_dir():
         raise UserError(f"There is no folder {wanted.parent} to export to; make it, or give another path.")
     images = _pictures(classifier, photos)
-    model = float32_copy(classifier.model)
-    network = compiled(model, classifier.flip)
-    expected = network(tf.cast(images, tf.float32)).numpy()
+    model = copy_in("float32", classifier.model)
+    network = graph(model, classifier.flip)
+    expected = network(images.astype(np.float32)).numpy()
     with _draft_folder(wanted) as folder:
         draft = Path(folder, "network" + ENDINGS[kind])
         with _quiet():
@@ -149,6 +154,8 @@ def _beside(model: Path, ending: str) -> Path:
 
 
 def _write_savedmodel(model, network: Callable, class_names: Sequence[str], path: Path) -> None:
+    import tensorflow as tf
+
     named = tf.function(lambda images: {OUTPUT: network(images)})
     holder = tf.Module()
     holder.held = [variable.value for variable in model.variables]  # what is saved with the graph
@@ -159,6 +166,8 @@ def _write_savedmodel(model, network: Callable, class_names: Sequence[str], path
 
 
 def _write_tflite(model, network: Callable, class_names: Sequence[str], path: Path) -> None:
+    import tensorflow as tf
+
     saved = path.with_name("saved")  # a Keras 3 model given to the converter itself loses its weights
     _write_savedmodel(model, network, class_names, saved)
     path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
@@ -168,6 +177,7 @@ def _write_tflite(model, network: Callable, class_names: Sequence[str], path: Pa
 
 def _write_onnx(model, network: Callable, class_names: Sequence[str], path: Path) -> None:
     import onnx
+    import tensorflow as tf
     import tf2onnx
 
     named = tf.function(lambda images: {OUTPUT: network(images)}, input_signature=network.input_signature)
@@ -183,9 +193,13 @@ WRITERS = {"tflite": _write_tflite, "onnx": _write_onnx, "savedmodel": _write_sa
 def _open(kind: str, path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """The written network as its own runtime answers: (n, size, size, 3) float32 → (n, classes)."""
     if kind == "savedmodel":
+        import tensorflow as tf
+
         loaded = tf.saved_model.load(str(path))
         return lambda images: loaded.signatures["serving_default"](tf.constant(images))[OUTPUT].numpy()
     if kind == "tflite":
+        import tensorflow as tf
+
         interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
         runner = interpreter.get_signature_runner()
         return lambda images: runner(**{INPUT: images})[OUTPUT]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 from PIL import Image
 
+from emo.backend import compiled, gradients
 from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
 from emo.data.image_io import read_image, whole_image
@@ -78,54 +79,59 @@ def feature_cam(classifier: Classifier, pixels: np.ndarray, number: int) -> np.n
     """
     network = parse(json.loads(classifier.model.to_json()))
     try:
-        made = _layer_outputs(network, classifier.model, tf.constant(pixels[None], tf.float32))
+        made = _layer_outputs(network, classifier.model, pixels[None].astype(np.float32))
         last = _last_feature_map(made)
         if last is None:
             raise UserError(
                 f"{classifier.name} has no feature map that tells places apart, so Grad-CAM cannot show "
                 "where it looks; choose a convolutional network, or one of larger pictures."
             )
-        gradients = _gradients(network, classifier.model, made, last, number)
+        by_features = _gradients(network, classifier.model, made, last, number)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise no_memory(classifier) from None
-    features = tf.cast(made[last], tf.float32).numpy()
+    features = ops.convert_to_numpy(ops.cast(made[last], "float32"))
     # a softmax answers by differences of logits: what wins may have a negative one
-    for gradient in gradients:
-        weights = gradient.numpy().mean(axis=(1, 2), keepdims=True)
+    for gradient in by_features:
+        weights = gradient.mean(axis=(1, 2), keepdims=True)
         evidence = np.maximum((weights * features).sum(axis=3), 0)[0]
         if evidence.any():
             return evidence / evidence.max()
     return evidence
 
 
-def _layer_outputs(network: Network, model: keras.Model, images: tf.Tensor) -> dict[Layer, tf.Tensor]:
+def _layer_outputs(network: Network, model: keras.Model, images: np.ndarray) -> dict[Layer, object]:
     """What each layer makes of the pictures, those of inner networks included; of the last, its logits.
 
     Called as a whole, a model tells nothing of what happens in a network that is one of its layers.
     """
-    made = {}
+    layers = []
 
-    def call(layer: Layer, built: keras.Layer, given: list):
-        made[layer] = _output(layer, built, given, layer is network.last)
-        return made[layer]
+    def outputs(images):
+        made = []
 
-    _walk(network, model, images, call)
-    return made
+        def call(layer: Layer, built: keras.Layer, given: list):
+            layers.append(layer)
+            made.append(_output(layer, built, given, layer is network.last))
+            return made[-1]
+
+        _walk(network, model, images, call)
+        return made
+
+    made = compiled(outputs)(ops.convert_to_tensor(images))
+    return dict(zip(layers, made, strict=True))
 
 
 def _gradients(
-    network: Network, model: keras.Model, made: dict[Layer, tf.Tensor], last: Layer, number: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+    network: Network, model: keras.Model, made: dict[Layer, object], last: Layer, number: int
+) -> list[np.ndarray]:
     """Of the class's logit, and of how far it is above the mean logit, by the output of the layer `last`.
 
-    Only the layers that `last` feeds are run again. As a graph, which leaves out the gradients that nobody
-    asked for: eagerly, those of a convolution's kernel would be computed as well, which oneDNN does wrongly
-    for some shapes until Python dies (tensorflow#117700).
+    Only the layers that `last` feeds are run again.
     """
 
-    def both(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def scores(features) -> tuple:
         moved = {}  # what depends on the features, by identity: tensors have no equality
 
         def call(layer: Layer, built: keras.Layer, given: list):
@@ -138,16 +144,14 @@ def _gradients(
             moved[id(y)] = y
             return y
 
-        logits = tf.cast(_walk(network, model, images, call), tf.float32)[0]
-        scores = logits[number], logits[number] - tf.reduce_mean(logits)
-        return tuple(tf.cast(tf.gradients(score, features)[0], tf.float32) for score in scores)
+        logits = ops.cast(_walk(network, model, images, call), "float32")[0]
+        return logits[number], logits[number] - ops.mean(logits)
 
-    images = tf.zeros((1, *model.input_shape[1:]))  # nobody looks at them
-    graph = tf.function(both, autograph=False)
-    return graph.get_concrete_function(tf.TensorSpec.from_tensor(made[last]))(made[last])
+    images = ops.zeros((1, *model.input_shape[1:]))  # nobody looks at them
+    return gradients(scores, made[last])
 
 
-def _walk(network: Network, model: keras.Model, x: tf.Tensor, call: Callable) -> tf.Tensor:
+def _walk(network: Network, model: keras.Model, x, call: Callable):
     """`Network.walk` through the inner networks too, with each layer as it is built in `model`."""
 
     def step(layer: Layer | Network, given: list):
@@ -159,7 +163,7 @@ def _walk(network: Network, model: keras.Model, x: tf.Tensor, call: Callable) ->
     return network.walk(x, step)
 
 
-def _output(layer: Layer, built: keras.Layer, given: list, is_last: bool) -> tf.Tensor:
+def _output(layer: Layer, built: keras.Layer, given: list, is_last: bool):
     """What a layer makes of the tensors that feed it; the last one, its logits."""
     if is_last:
         return _logits(built, given[0])
@@ -168,15 +172,15 @@ def _output(layer: Layer, built: keras.Layer, given: list, is_last: bool) -> tf.
     return built(given[0] if len(given) == 1 else given)
 
 
-def _logits(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
+def _logits(layer: keras.Layer, x):
     """What the softmax of the last layer is taken of."""
     if not isinstance(layer, keras.layers.Dense):
         return x
-    logits = tf.matmul(tf.cast(x, tf.float32), tf.cast(layer.kernel, tf.float32))
-    return logits + tf.cast(layer.bias, tf.float32) if layer.use_bias else logits
+    logits = ops.matmul(ops.cast(x, "float32"), ops.cast(layer.kernel, "float32"))
+    return logits + ops.cast(layer.bias, "float32") if layer.use_bias else logits
 
 
-def _last_feature_map(made: dict[Layer, tf.Tensor]) -> Layer | None:
+def _last_feature_map(made: dict[Layer, object]) -> Layer | None:
     """The layer whose output it is, before pooling; None where no place is told from another."""
     found, neighbours_seen = None, False  # a 1 × 1 convolution may be no more than preprocessing
     for layer, tensor in made.items():

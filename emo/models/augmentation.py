@@ -1,5 +1,7 @@
 """How training changes pictures at random: the original project's one affine resampling, and more."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
@@ -127,10 +129,11 @@ def _mixed(images, mixtures):
 class RandomAugmentation(keras.layers.Layer):
     """The affine resampling, then colour, erasing and mixing where asked for; active in training only.
 
-    `strength`, `color_jitter`, `random_erasing` and `mix` are the Experiment's. Pictures (n, h, w, 3) in
-    0–255, the numbers of `draw` and, with `mix`, of `draw_mixtures` → pictures, float32. It holds no weights
-    and is no part of a saved model. What is random comes with the pictures, so that a photo is augmented the
-    same on one device and on several.
+    `strength`, `color_jitter`, `random_erasing` and `mix` are the Experiment's; `resampling` is `resample`
+    or, where XLA compiles the step, `resample_by_gathers`. Pictures (n, h, w, 3) in 0–255, the numbers of
+    `draw` and, with `mix`, of `draw_mixtures` → pictures, float32. It holds no weights and is no part of a
+    saved model. What is random comes with the pictures, so that a photo is augmented the same on one device
+    and on several.
     """
 
     def __init__(
@@ -139,15 +142,13 @@ class RandomAugmentation(keras.layers.Layer):
         color_jitter: float = 0.0,
         random_erasing: float = 0.0,
         mix: str = "none",
+        resampling: Callable = resample,
         **options,
     ):
-        self.strength, self.mix = strength, mix
+        self.strength, self.mix, self.resampling = strength, mix, resampling
         self.color_jitter, self.random_erasing = color_jitter, random_erasing
         self.extra = COLOR + ERASE if color_jitter or random_erasing else 0
         super().__init__(dtype="float32", **options)  # also where the network computes in half precision
-        self.supports_jit = (
-            False  # the resampling op has no XLA kernel; one such op would stop the whole step
-        )
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Uniform numbers in [0, 1) for `count` photos, float32: (count, 6), or more with colour or erasing.
@@ -178,7 +179,7 @@ class RandomAugmentation(keras.layers.Layer):
         if not training:
             return images
         _, height, width, _ = ops.shape(images)
-        images = resample(images, affine_transforms(draws, height, width, self.strength))
+        images = self.resampling(images, affine_transforms(draws, height, width, self.strength))
         if self.color_jitter:
             images = _jittered(images, draws[:, AFFINE : AFFINE + COLOR], self.color_jitter)
         if self.random_erasing:
@@ -189,12 +190,13 @@ class RandomAugmentation(keras.layers.Layer):
         return images_shape
 
 
-def augmentation(experiment: Experiment) -> RandomAugmentation | None:
-    """The experiment's, None where it is off."""
+def augmentation(experiment: Experiment, xla: bool = False) -> RandomAugmentation | None:
+    """The experiment's, None where it is off; `xla` is whether XLA is to compile it."""
     e = experiment
     if not e.augment:
         return None
-    return RandomAugmentation(e.augment_strength, e.color_jitter, e.random_erasing, e.mix)
+    resampling = resample_by_gathers if xla else resample
+    return RandomAugmentation(e.augment_strength, e.color_jitter, e.random_erasing, e.mix, resampling)
 
 
 def augment_examples(images: np.ndarray, experiment: Experiment | None = None, seed: int = 42) -> np.ndarray:

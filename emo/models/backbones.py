@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from emo.errors import UserError
+from emo.paths import EMO_MINI
 
 if TYPE_CHECKING:
     import keras
@@ -63,10 +64,18 @@ def get_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
+def weights_file(weights: str | Path | None) -> Path | None:
+    """The file that `Experiment.weights` names; None for ImageNet's and for a random start."""
+    if weights is None or weights == "imagenet":
+        return None
+    return EMO_MINI if weights == "emo_mini" else Path(weights).expanduser()
+
+
 def build_backbone(name: str, image_size: int, weights: str | Path | None) -> keras.Model:
     """The network on (image_size, image_size, 3) pictures that are already preprocessed → feature maps.
 
-    `weights` is "imagenet" (fetched by Keras once, then cached in ~/.keras), a file (a `.h5` of a whole
+    `weights` is "imagenet" (fetched by Keras once, then cached in ~/.keras), "emo_mini" (those of the model
+    that comes with the project), a file (a `.h5` of a whole
     model with the same backbone, or weights saved from the same network with include_top=False, of Keras 2
     or 3; it is read as data, nothing in it runs), or None for a random start. Raises UserError where they
     cannot be had.
@@ -94,7 +103,7 @@ def build_backbone(name: str, image_size: int, weights: str | Path | None) -> ke
     if weights is None:
         _forget_initial_statistics_sooner(network)
     else:
-        file = Path(weights).expanduser()
+        file = weights_file(weights)
         if not file.exists():
             raise UserError(
                 f"weights={str(weights)!r}: there is no such file; give a path, 'imagenet' or None."

@@ -63,11 +63,16 @@ def split_model(model: keras.Model, experiment: Experiment) -> tuple[keras.Model
     return keras.Model(model.input, frozen), keras.Model(inputs, x)
 
 
-def float32_copy(model: keras.Model) -> keras.Model:
-    """The same network with the same weights, computing in float32 whatever `model` computes in."""
+def copy_in(policy: str, model: keras.Model) -> keras.Model:
+    """The same network with the same weights, computing in that Keras dtype policy.
+
+    What half precision would round stays in float32: preprocessing, the mean over places, the last layer.
+    """
 
     def copied(layer: keras.Layer) -> keras.Layer:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+        exact = layer is model.layers[-1] or layer.name == PREPROCESSING_LAYER
+        exact = exact or isinstance(layer, layers.GlobalAveragePooling2D)
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32" if exact else policy})
 
     copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
     copy.set_weights(model.get_weights())

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from emo.backend import accelerators
 from emo.errors import UserError
 from emo.models.build import LUMINANCE, preprocess
 from emo.models.h5_config import IDENTITIES, Layer, Network
@@ -247,15 +248,7 @@ def _slice(x, places: list, common: dict):
 
 def _dtype(name: str) -> str:
     """The policy that a layer computes in here: a CPU computes float16 slowly, and may hang in it."""
-    return "float32" if name in ("float16", "mixed_float16") and not _has_gpu() else name
-
-
-def _has_gpu() -> bool:
-    if keras.backend.backend() != "tensorflow":
-        return True
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
+    return "float32" if name in ("float16", "mixed_float16") and not accelerators() else name
 
 
 def _keras_name(name: str) -> str:

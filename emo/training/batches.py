@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import tensorflow as tf
 
+from emo.backend import fit_input
 from emo.models.augmentation import RandomAugmentation, partner_shares, partners
-
-AHEAD = 4  # batches that wait for the device
 
 
 def one_hot(labels: Iterable[str], class_names: Sequence[str]) -> np.ndarray:
@@ -26,19 +24,6 @@ def class_weights(labels: np.ndarray, balance: float) -> np.ndarray:
     return (weights / (share @ weights)).astype(np.float32)
 
 
-def generated(batches: Callable[[], Iterator], like: tuple) -> tf.data.Dataset:
-    """A dataset of batches, of any length, of arrays as those of `like`; some are made ahead.
-
-    Without TensorFlow's thread that tunes it: when an iterator is closed, at the end of every epoch, that
-    thread often sleeps on (TensorFlow 2.20) and is waited for: as long as the epoch took, up to a minute.
-    """
-    spec = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), like)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
-    return dataset.prefetch(AHEAD).with_options(options)
-
-
 class Batches:
     """(pictures, one-hot labels) in batches; with a seed, in another order each epoch, the same every run.
 
@@ -46,6 +31,8 @@ class Batches:
     An epoch begins with batch `start`, 0 unless its first ones are done already.
     With `augmentation` a batch is ((pictures, draws), labels) or, where that mixes, ((pictures, draws,
     mixtures), labels), the labels mixed already. With `class_weights` each photo's weight comes third.
+    With `multiple`, and without a seed, so does it, and the last batch is filled up to a multiple of that
+    number by a photo that weighs nothing; the others weigh as much more.
     """
 
     def __init__(
@@ -56,8 +43,10 @@ class Batches:
         seed: int | None = None,
         augmentation: RandomAugmentation | None = None,
         class_weights: np.ndarray | None = None,
+        multiple: int = 1,
     ):
         self.views, self.labels, self.batch_size = views, labels, batch_size
+        self.multiple = multiple if seed is None else 1
         self.seed, self.augmentation, self.class_weights, self.start = seed, augmentation, class_weights, 0
         self.mixes = augmentation is not None and augmentation.mix != "none"
         self.shuffle(epoch=0)
@@ -76,10 +65,9 @@ class Batches:
         if self.mixes:
             self.mixtures = self.augmentation.draw_mixtures(random, count, *self.views[0].shape[1:3])
 
-    def dataset(self) -> tf.data.Dataset:
+    def dataset(self):
         """The batches from `start` on, as `fit` takes them."""
-        batches = generated(lambda: (self[index] for index in range(len(self))), like=self[0])
-        return batches.apply(tf.data.experimental.assert_cardinality(len(self)))
+        return fit_input(self)
 
     def __len__(self):
         count = len(self.labels) / self.batch_size
@@ -89,6 +77,8 @@ class Batches:
     def __getitem__(self, index):
         first = (self.start + index) * self.batch_size
         chosen = self.order[first : first + self.batch_size]
+        count = len(chosen)
+        chosen = np.pad(chosen, (0, -count % self.multiple), mode="edge")
         views = self.view[chosen]
         pictures = np.empty((len(chosen), *self.views[0].shape[1:]), self.views[0].dtype)
         for number in np.unique(views):  # several times as fast as photo by photo
@@ -102,4 +92,9 @@ class Batches:
                 others = labels[np.asarray(partners(len(chosen)))]
                 labels = labels + partner_shares(inputs[-1]) * (others - labels)
         batch = tuple(inputs) if self.augmentation else pictures, labels
+        if self.multiple > 1:
+            # the loss is a mean over all that are in a batch
+            filled = len(self.labels) + -len(self.labels) % self.batch_size % self.multiple
+            weights = np.where(np.arange(len(chosen)) < count, filled / len(self.labels), 0)
+            return (*batch, weights.astype(np.float32))
         return batch if self.class_weights is None else (*batch, labels @ self.class_weights)

@@ -7,21 +7,23 @@ import json
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from emo.backend import broadcast, process_count
 from emo.experiments import CROSSENTROPY, RENAMED, Experiment
 from emo.files import atomic
-from emo.models.build import float32_copy
+from emo.models.build import copy_in
 from emo.models.saving import save_model
 from emo.training.async_writer import Writer
+from emo.training.devices import for_this_process_alone
 from emo.training.plan import Plan
 
+LATER = {"deterministic"}  # fields that keys before 2026-11-27 did not hold
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
 
@@ -34,8 +36,8 @@ class BestModel:
 
     def __init__(self, model: keras.Model, path: Path, changing: Iterable[keras.Variable], writer: Writer):
         self.path, self.saved, self._writer = path, None, writer
-        with tf.device("CPU"):
-            self._copy = float32_copy(model)
+        with keras.device("cpu:0"), for_this_process_alone():
+            self._copy = copy_in("float32", model)
         moved = {id(weight) for weight in changing}
         pairs = zip(model.weights, self._copy.weights, strict=True)
         self._pairs = [(weight, copy) for weight, copy in pairs if id(weight) in moved]
@@ -125,26 +127,43 @@ class RunState:
 
         self._writer.submit("state", write)
 
-    def restore(self, file: Path) -> bool:
-        """Sets the variables to those of `file`; False, and nothing set, where those are not the same.
+    def read(self, file: Path) -> list[np.ndarray] | None:
+        """The variables' values in `file`; None where they are of other variables.
 
-        Raises what NumPy does for a damaged file, nothing set either.
+        Raises what NumPy does for a damaged file.
         """
         with np.load(file) as state:
             names = [str(number) for number in range(len(state.files) - 1)]
             arrays = [state[name] for name in names]
         if [array.shape for array in arrays] != [tuple(variable.shape) for variable in self._variables]:
-            return False
+            return None
         if not all(np.issubdtype(array.dtype, np.number) for array in arrays):
             raise ValueError("its arrays hold no numbers")
-        for variable, array in zip(self._variables, arrays, strict=True):
-            variable.assign(array)
         self._turn = 1 - self.files.index(file)  # the other one is older
-        return True
+        return arrays
 
     def remove(self) -> None:
         for file in self.files:
             file.unlink(missing_ok=True)
+
+
+def take_up(variables: Sequence[keras.Variable], progress: Progress | None, arrays: list | None) -> str:
+    """Gives the variables the values of a state, None for a new run, in all processes that train together.
+
+    What process 0 gives counts; the others give None. Returns the progress as text, "" for a new run.
+    """
+    text = json.dumps(asdict(progress)) if progress else ""
+    if process_count() > 1:
+        (length,) = broadcast([np.array(len(text.encode()), np.int32)])
+        if length:
+            none = [np.zeros(variable.shape, variable.dtype) for variable in variables]
+            said = np.frombuffer(text.encode().ljust(length), np.uint8)
+            said, *arrays = broadcast([said, *(arrays or none)])
+            text = said.tobytes().decode()
+    if text:
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+    return text
 
 
 def find_states(folder: Path, key: str) -> tuple[list[tuple[Path, Progress]], dict[Path, str]]:
@@ -194,11 +213,17 @@ def run_key(plan: Plan) -> str:
 
 
 def key_settings(experiment: Experiment) -> str:
-    """The experiment as it was written before its fields were renamed: states of runs killed then go on."""
+    """The experiment as it was written before its fields were renamed: states of runs killed then go on.
+
+    A field that came later is left out at its default.
+    """
     older, values = {new: old for old, new in RENAMED.items()}, {}
-    for name, value in asdict(experiment).items():
-        values[older.get(name, name)] = value
-        if name == "warmup_epochs":
+    for field in fields(experiment):
+        value = getattr(experiment, field.name)
+        if field.name in LATER and value == field.default:
+            continue
+        values[older.get(field.name, field.name)] = value
+        if field.name == "warmup_epochs":
             values["loss"] = CROSSENTROPY
     return json.dumps(values)
 

@@ -7,13 +7,19 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
+from emo.data.geometry import resampling_matrix
 from emo.errors import UserError
 from emo.experiments import Experiment
+from emo.models.build import copy_in
 from emo.models.h5_loader import load_model
+from emo.precision import dtype_policy
 
 
 def load_teacher(experiment: Experiment, class_names: Sequence[str]) -> keras.Model:
-    """The experiment's. Raises UserError where it does not open, or does not fit the photos or the run."""
+    """The experiment's, computing in its precision.
+
+    Raises UserError where it does not open, or does not fit the photos or the run.
+    """
     teacher, metadata = load_model(experiment.teacher)
     said = f"teacher={experiment.teacher!r}"
     known = tuple(metadata.get("class_names", ()))
@@ -28,7 +34,8 @@ def load_teacher(experiment: Experiment, class_names: Sequence[str]) -> keras.Mo
             f"{said} was trained with face_margin={margin}, this run has {experiment.face_margin}: both must "
             "see the same of a photo, so give them the same."
         )
-    return teacher
+    policy = dtype_policy(experiment.precision)
+    return teacher if policy == "float32" else copy_in(policy, teacher)
 
 
 def soft_labels(teacher: keras.Model) -> Callable:
@@ -41,8 +48,10 @@ def soft_labels(teacher: keras.Model) -> Callable:
 
     def answer(pictures):
         pictures = ops.cast(pictures, "float32")
-        if tuple(pictures.shape[1:3]) != size:
-            pictures = ops.image.resize(pictures, size, antialias=True)
-        return teacher(pictures, training=False)
+        if (given := tuple(pictures.shape[1:3])) != size:
+            # TensorFlow's own resizing without aliasing has neither a GPU's kernel nor XLA's
+            rows, columns = (resampling_matrix(*lengths) for lengths in zip(given, size, strict=True))
+            pictures = ops.einsum("hi,nijc,wj->nhwc", rows, pictures, columns)
+        return ops.cast(teacher(pictures, training=False), "float32")
 
     return answer

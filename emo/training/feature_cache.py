@@ -17,9 +17,10 @@ import keras
 import numpy as np
 import pandas as pd
 import PIL
-import tensorflow as tf
+from keras import ops
 from tqdm.auto import tqdm
 
+from emo.backend import mapped, version
 from emo.data.faces import find_crops
 from emo.data.geometry import Crop
 from emo.data.image_io import load_images
@@ -30,7 +31,6 @@ from emo.models.augmentation import ASPECT, ERASED, ROTATION, SHIFT, ZOOM, Rando
 from emo.models.build import build_model, split_model
 from emo.paths import Paths
 from emo.precision import computing_in, dtype_policy
-from emo.training.batches import generated
 
 BATCH = 64
 DISK_SHARE = 0.5  # of what would be free without the cache
@@ -145,7 +145,7 @@ def _cached(
         "cut": cut,
         "weights": weights.hexdigest(),
         "precision": frozen.dtype_policy.name,
-        "versions": [keras.__version__, tf.__version__, PIL.__version__],
+        "versions": [keras.__version__, version().split()[-1], PIL.__version__],
     }
     settings = [ZOOM, SHIFT, ROTATION, e.augment_strength, e.color_jitter, e.random_erasing, *ERASED, ASPECT]
     found = []
@@ -189,19 +189,14 @@ def _outputs(
         for at in range(start, len(images), BATCH):
             yield tuple(array[at : at + BATCH] for array in arrays)
 
-    def forward(pictures, draws=None):
-        if layer is not None:
-            pictures = layer(pictures, draws, training=True)
-        outputs = tf.cast(frozen(pictures, training=False), tf.float32)
-        return tf.cast(tf.clip_by_value(outputs, -FLOAT16_MAX, FLOAT16_MAX), tf.float16)  # VGG16's exceed it
+    def augmented(pictures, draws=None):
+        return pictures if layer is None else layer(pictures, draws, training=True)
 
-    strategy = tf.distribute.get_strategy()
-    distributed = strategy.experimental_distribute_dataset(generated(batches, like=arrays))
-    step = tf.function(
-        lambda batch: strategy.run(forward, args=batch), input_signature=[distributed.element_spec]
-    )
-    for batch in distributed:
-        yield np.concatenate([part.numpy() for part in strategy.experimental_local_results(step(batch))])
+    def halved(outputs):
+        outputs = ops.clip(ops.cast(outputs, "float32"), -FLOAT16_MAX, FLOAT16_MAX)  # VGG16's exceed it
+        return ops.cast(outputs, "float16")
+
+    yield from mapped(frozen, augmented, halved, batches, like=arrays)
 
 
 def _write_view(

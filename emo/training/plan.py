@@ -8,18 +8,20 @@ from enum import Enum
 
 import keras
 import pandas as pd
-import tensorflow as tf
 
+from emo.backend import is_jax, process_count
 from emo.data.manifest import class_names
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.models.augmentation import augmentation
 from emo.models.build import build_model, split_model
+from emo.models.head import bring_head
 from emo.paths import Paths
 from emo.precision import computing_in, dtype_policy
 from emo.training.augmented_copy import with_augmented_copy
 from emo.training.batches import Batches, class_weights, one_hot
+from emo.training.devices import Devices, all_devices, check_batch_size, normalize_over_all_devices, use_xla
 from emo.training.distillation import load_teacher, soft_labels
 from emo.training.feature_cache import frozen_features, load_photos
 from emo.training.memory import in_words
@@ -43,7 +45,8 @@ class Plan:
     `network` is what will be saved; `learning` is the part of it that is fitted: all of it, or what lies
     behind its frozen layers where these ran once (`reads`). `trainer` is what Keras fits: `learning` behind
     its augmentation and beside its teacher. `train_photos` and `val_photos` are manifests: path, label,
-    given (the folder's label). `seconds` is what making the plan took.
+    given (the folder's label). `xla` is whether XLA compiles its steps. `seconds` is what making the plan
+    took.
     """
 
     experiment: Experiment
@@ -57,15 +60,15 @@ class Plan:
     train_set: Batches
     val_set: Batches
     reads: Reads
-    strategy: tf.distribute.Strategy
+    devices: Devices
+    xla: bool
     seconds: float
 
     @property
     def steps_per_call(self) -> int:
         """Steps that Keras runs in one call of the graph (`steps_per_execution`)."""
         head_alone = self.reads is Reads.FEATURES and self.experiment.unfreeze == "none"
-        several = self.strategy.num_replicas_in_sync > 1  # Keras 3.13 fails to loop over these
-        return STEPS_PER_CALL if head_alone and not several else 1
+        return STEPS_PER_CALL if head_alone and self.devices.count == 1 else 1  # Keras 3.13 loops over one
 
 
 def prepare_run(experiment: Experiment, paths: Paths) -> Plan:
@@ -85,24 +88,31 @@ def prepare_run(experiment: Experiment, paths: Paths) -> Plan:
 
 def _prepare(experiment: Experiment, paths: Paths) -> Plan:
     started = time.monotonic()
-    if tf.config.list_physical_devices("GPU"):
-        # same seed, same machine → same result: GPU kernels add up in any order unless told otherwise
-        tf.config.experimental.enable_op_determinism()
     names = class_names(paths)
     train_photos, val_photos = training_manifests(paths, relabel=experiment.relabel)
     if experiment.use_augmented_copy:
         train_photos = with_augmented_copy(train_photos, paths)
-    strategy = all_devices()
-    check_batch_size(experiment, strategy.num_replicas_in_sync)
+    devices = all_devices()
+    check_batch_size(experiment, devices.count)
+    if experiment.views and process_count() > 1:
+        raise UserError(
+            f"views={experiment.views} caches features on the disk of one process; set views=0 to train on "
+            "several machines."
+        )
+    steps = experiment.epochs * (len(train_photos) // experiment.batch_size)
+    xla = use_xla(experiment, steps, devices.count)
+    if xla and not is_jax():
+        print(f"XLA compiles the step first, which takes about a minute: {steps:,} steps pay for it.")
     # before the photos are read, which takes longer
     teacher = load_teacher(experiment, names) if experiment.teacher else None
 
-    with strategy.scope(), computing_in(dtype_policy(experiment.precision)):
+    with devices.scope(), computing_in(dtype_policy(experiment.precision)):
         network = build_model(experiment, len(names))
-        if strategy.num_replicas_in_sync > 1:
+        bring_head(network, experiment, names)
+        if devices.count > 1:
             normalize_over_all_devices(network.get_layer(experiment.backbone))
         learning, views, reads = _inputs(network, experiment, train_photos, val_photos, paths)
-        layer = augmentation(experiment) if reads is Reads.PHOTOS else None
+        layer = augmentation(experiment, xla) if reads is Reads.PHOTOS else None
         soft = soft_labels(teacher) if teacher else None
         trainer = Trainer(learning, layer, soft, experiment.teacher_weight)
     train_labels, val_labels = (one_hot(photos.label, names) for photos in (train_photos, val_photos))
@@ -118,9 +128,10 @@ def _prepare(experiment: Experiment, paths: Paths) -> Plan:
         learning,
         trainer,
         Batches(views[0], train_labels, size, seed, layer, weights),
-        Batches(views[1], val_labels, size, augmentation=layer),
+        Batches(views[1], val_labels, size, augmentation=layer, multiple=devices.count if is_jax() else 1),
         reads,
-        strategy,
+        devices,
+        xla,
         time.monotonic() - started,
     )
 
@@ -142,28 +153,3 @@ def _inputs(
     titles = "reading training photos", "reading validation photos"
     photos = zip((train_photos, val_photos), titles, strict=True)
     return network, [[load_photos(part, experiment, paths, title)] for part, title in photos], Reads.PHOTOS
-
-
-def all_devices() -> tf.distribute.Strategy:
-    """Every GPU at once where there are several; inside a strategy's scope, that strategy."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if len(gpus) > 1 and not tf.distribute.has_strategy():
-        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
-    return tf.distribute.get_strategy()
-
-
-def check_batch_size(experiment: Experiment, devices: int) -> None:
-    """Raises UserError where a device would get fewer photos than another, which would weigh more."""
-    mixes = experiment.mix != "none"
-    if experiment.batch_size % (multiple := devices * (2 if mixes else 1)):
-        raise UserError(
-            f"batch_size={experiment.batch_size} cannot be shared equally by {devices} devices"
-            f"{', in pairs that mix' if mixes else ''}; choose a multiple of {multiple}."
-        )
-
-
-def normalize_over_all_devices(backbone: keras.Model) -> None:
-    """BatchNormalization then takes its statistics from the whole batch, as on one device."""
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 
+from emo.backend import normalizing
 from emo.training.batches import Batches
 
 PHOTOS = 2048
@@ -39,26 +39,24 @@ class PreciseBatchNorm(keras.callbacks.Callback):
         x = pictures = keras.Input(model.input_shape[1:], dtype=model.input.dtype)
         for layer in model.layers[1 : last + 1]:
             x = layer(x)
-        body = keras.Model(pictures, x)
-        spec = tf.TensorSpec((None, *pictures.shape[1:]), pictures.dtype)
-        momenta = [norm.momentum for norm in self.norms]
-        for norm in self.norms:
-            norm.momentum = 0.0  # in this graph: what a batch leaves is its own
-        self._normalize = tf.function(lambda batch: body(batch, training=True)).get_concrete_function(spec)
-        for norm, momentum in zip(self.norms, momenta, strict=True):
-            norm.momentum = momentum
+        self._normalize = normalizing(keras.Model(pictures, x))
 
     def on_test_begin(self, logs=None):
         if not self.norms:
             return
+        _ = self.model  # Keras on JAX then brings its variables up to date
         means, squares = ([np.zeros(norm.moving_mean.shape) for norm in self.norms] for _ in range(2))
+        momenta = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0  # when the function is compiled: what a batch leaves is its own
         for batch in self._batches:
-            self._normalize(tf.cast(self._inputs[batch], self._normalize.inputs[0].dtype))
+            self._normalize(self._inputs[batch])
             for norm, mean, square in zip(self.norms, means, squares, strict=True):
                 moving_mean = norm.moving_mean.numpy().astype(np.float64)
                 mean += moving_mean / len(self._batches)
                 square += (norm.moving_variance.numpy() + moving_mean**2) / len(self._batches)
-        for norm, mean, square in zip(self.norms, means, squares, strict=True):
+        for norm, momentum, mean, square in zip(self.norms, momenta, means, squares, strict=True):
+            norm.momentum = momentum
             norm.moving_mean.assign(mean)
             norm.moving_variance.assign(np.maximum(square - mean**2, 0.0))
 

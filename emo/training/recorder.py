@@ -20,7 +20,16 @@ from emo.tracking.run_row import run_row
 from emo.tracking.table import log_run
 from emo.training.async_writer import Writer
 from emo.training.chance import chance_hint
-from emo.training.checkpoint import BestModel, Progress, RunState, find_states, first_line, run_key, run_of
+from emo.training.checkpoint import (
+    BestModel,
+    Progress,
+    RunState,
+    find_states,
+    first_line,
+    run_key,
+    run_of,
+    take_up,
+)
 from emo.training.claim import Claim, claims
 from emo.training.plan import Plan
 from emo.training.run import Outcome, Run
@@ -61,15 +70,15 @@ class Recorder(keras.callbacks.Callback):
         self.writer = Writer(spare=["state"])
         variables = [*trainer.variables, *trainer.optimizer.variables]
         states, damaged = find_states(folder, self.key)
-        progress = None
+        progress, arrays = None, None
         for file, said in states:
             self.state = RunState(folder / said.model_file, variables, self.writer)
             try:
-                fits = self._within_plan(said) and self.state.restore(file)
+                arrays = self.state.read(file) if self._within_plan(said) else None
             except Exception as error:  # as in find_states
                 damaged[file] = first_line(error)
                 continue
-            if not fits:
+            if arrays is None:
                 raise UserError(
                     f"The run of {said.began:%Y-%m-%d %H:%M} cannot go on here: it was computed in another "
                     "precision, or its frozen layers' outputs do not fit on this disk; train where it began "
@@ -83,6 +92,7 @@ class Recorder(keras.callbacks.Callback):
         else:
             self.files = self._new_files(damaged)
             self.state = RunState(self.files.model, variables, self.writer)
+        take_up(variables, progress, arrays)
         self.best_model = BestModel(plan.network, self.files.model, trainer.weights, self.writer)
         if progress:
             self._go_on(progress)
@@ -188,6 +198,7 @@ class Recorder(keras.callbacks.Callback):
         }
 
     def _save_state(self, step: int, means: dict[str, float]) -> None:
+        _ = self.model  # Keras on JAX then brings the variables up to date
         self.state.save(
             Progress(
                 key=self.key,
@@ -201,6 +212,10 @@ class Recorder(keras.callbacks.Callback):
                 best=self.best,
             )
         )
+
+    def settle(self) -> None:
+        """Waits until what was begun to be written is."""
+        self.writer.close()
 
     def discard(self) -> None:
         """Removes what the run has left."""

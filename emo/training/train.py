@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 from tqdm.keras import TqdmCallback
 
+from emo.backend import is_lost_process, process
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.paths import Paths
+from emo.training.follower import Follower
 from emo.training.memory import in_words
 from emo.training.optimizer import build_loss, build_optimizer
 from emo.training.plan import Plan, prepare_run
@@ -16,24 +18,37 @@ from emo.training.recorder import Recorder
 from emo.training.run import Ending, Outcome, Run
 
 
-def train(experiment: Experiment, paths: Paths) -> Run:
+class LostProcess(UserError):
+    """One of the processes that train together is gone, and with it its share of every batch."""
+
+    def __init__(self):
+        super().__init__(
+            "Another process of this run has ended, so this one ends too; start all of them again, and the "
+            "run goes on from its last state."
+        )
+
+
+def train(experiment: Experiment, paths: Paths) -> Run | None:
     """Trains `experiment` on `paths.train`, validates on `paths.val` or on a part split off from training.
 
     The model of the best epoch by validation accuracy goes to `model/` with its learning curve, the run
     to the table. Ctrl-C or a NaN loss after the first epoch end the run early and keep both; so does an
     exception, which is raised again. A run that was killed goes on where it was, when the same experiment is
-    trained on the same photos again. Raises UserError for what the user can repair.
+    trained on the same photos again. Of several processes that train together, the first one does all that;
+    the others return None. Raises UserError for what the user can repair.
     """
     return train_prepared(prepare_run(experiment, paths))
 
 
-def train_prepared(plan: Plan) -> Run:
+def train_prepared(plan: Plan) -> Run | None:
     """`train` of what `prepare_run` gave, once: afterwards its network is the trained one."""
     if plan.trainer.compiled:
         raise UserError("This plan has been trained already; make a new one with prepare_run.")
+    if process():
+        return follow(plan)
     recorder, failure = None, None
     try:
-        with plan.strategy.scope():
+        with plan.devices.scope():
             compile_trainer(plan)
         recorder = Recorder(plan)
     except Exception as error:
@@ -48,9 +63,20 @@ def train_prepared(plan: Plan) -> Run:
         recorder.close()
 
 
+def follow(plan: Plan) -> None:
+    """What the processes beside the first one do."""
+    with plan.devices.scope():
+        compile_trainer(plan)
+    outcome = fit(plan, Follower(plan))
+    if outcome.error:
+        raise outcome.error
+
+
 def end_run(plan: Plan, recorder: Recorder, outcome: Outcome) -> Run:
     """Keeps what a run has come to, or raises why nothing of it is left."""
     recorder.claim.check()
+    if isinstance(outcome.error, LostProcess):
+        raise outcome.error  # its state goes on when all are there again
     if recorder.best_model.saved is None:
         # what an earlier session did is worth another try
         if not (outcome.error and recorder.resumed_at > (0, 0)):
@@ -71,13 +97,14 @@ def compile_trainer(plan: Plan) -> None:
     trainer.compile(
         build_optimizer(plan.experiment, len(plan.train_set)),
         loss=build_loss(plan.experiment),
-        metrics=["accuracy"],
+        weighted_metrics=["accuracy"],
         steps_per_execution=plan.steps_per_call,
+        jit_compile=plan.xla,
     )
     trainer.optimizer.build(trainer.trainable_variables)
 
 
-def fit(plan: Plan, recorder: Recorder) -> Outcome:
+def fit(plan: Plan, recorder: Recorder | Follower) -> Outcome:
     """Trains until the last epoch ends or something else ends it; what was begun to be written is written."""
     done = recorder.epochs
     try:
@@ -88,11 +115,12 @@ def fit(plan: Plan, recorder: Recorder) -> Outcome:
                 if not plan.trainer.stop_training:
                     fit_epochs(plan, first, last, callbacks)
         finally:
-            recorder.writer.close()
+            recorder.settle()
     except KeyboardInterrupt as error:
         return Outcome(Ending.INTERRUPTED, len(done), error)
     except Exception as error:
-        return Outcome(Ending.FAILED, len(done), in_words(error, plan.experiment))
+        error = LostProcess() if is_lost_process(error) else in_words(error, plan.experiment)
+        return Outcome(Ending.FAILED, len(done), error)
     return Outcome(Ending.FINISHED if len(done) == plan.experiment.epochs else Ending.DIVERGED, len(done))
 
 
@@ -103,7 +131,7 @@ def epoch_spans(epochs: int, epoch: int, step: int) -> list[tuple[int, int, int]
     return [(epoch, epoch + 1, step)] + ([(epoch + 1, epochs, 0)] if epoch + 1 < epochs else [])
 
 
-def run_callbacks(plan: Plan, recorder: Recorder) -> list[keras.callbacks.Callback]:
+def run_callbacks(plan: Plan, recorder: Recorder | Follower) -> list[keras.callbacks.Callback]:
     """What happens around epochs: the order of photos, the record, whose weights validate."""
     shuffle = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: plan.train_set.shuffle(epoch))
     callbacks = [shuffle, recorder]
@@ -116,15 +144,30 @@ def run_callbacks(plan: Plan, recorder: Recorder) -> list[keras.callbacks.Callba
 
 def fit_epochs(plan: Plan, first: int, last: int, callbacks: list[keras.callbacks.Callback]) -> None:
     """Keras's `fit` from epoch `first` (from 0) up to but not including `last`."""
-    plan.trainer.fit(
-        plan.train_set.dataset(),
-        validation_data=plan.val_set.dataset(),
-        initial_epoch=first,
-        epochs=last,
-        verbose=0,
-        # by steps, unless one call takes many
-        callbacks=[*callbacks, TqdmCallback(verbose=int(plan.steps_per_call == 1))],
-    )
+    # by one process, where several train together
+    bars = [] if process() else [ProgressBars(by_steps=plan.steps_per_call == 1)]
+    with plan.devices.scope():
+        plan.trainer.fit(
+            plan.train_set.dataset(),
+            validation_data=plan.val_set.dataset(),
+            initial_epoch=first,
+            epochs=last,
+            verbose=0,
+            shuffle=False,  # the batches are in the order of the seed
+            callbacks=[*callbacks, *bars],
+        )
+
+
+class ProgressBars(TqdmCallback):
+    """Over the epochs and, where a call takes one step, the steps; tells what the first one waits for."""
+
+    def __init__(self, by_steps: bool):
+        super().__init__(verbose=int(by_steps))
+        self.by_steps = by_steps
+
+    def on_train_begin(self, *arguments):
+        super().on_train_begin(*arguments)
+        (self.batch_bar if self.by_steps else self.epoch_bar).set_postfix_str("compiling")
 
 
 class AverageInValidation(keras.callbacks.SwapEMAWeights):

@@ -47,4 +47,6 @@ class Trainer(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         probabilities = y_pred[0] if isinstance(y_pred, (tuple, list)) else y_pred
+        if sample_weight is not None:  # whatever photos weigh in the loss, each counts as one, or not at all
+            sample_weight = ops.cast(ops.greater(sample_weight, 0), "float32")
         return super().compute_metrics(x, y, probabilities, sample_weight)

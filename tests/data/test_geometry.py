@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from emo.data.geometry import Crop
+from emo.data.geometry import Crop, resampling_matrix
 
 sizes = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
 crops = st.builds(
@@ -63,3 +64,11 @@ def test_towards_another_crop_every_length_grows_evenly(crop, other, share):
 
 def test_a_margin_is_added_on_each_side():
     assert Crop(0.1, 0.2, 0.5, 30).with_margin(0.3) == Crop(0.1, 0.2, 0.8, 30)
+
+
+@pytest.mark.parametrize(("length", "size"), [(96, 48), (48, 96), (100, 37), (37, 37)])
+def test_resampling_by_a_matrix_is_a_resize_without_aliasing(length, size):
+    picture = np.random.default_rng(0).integers(0, 256, (length, length)).astype(np.float32)
+    matrix = resampling_matrix(length, size)
+    resized = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(matrix @ picture @ matrix.T, resized, atol=1e-2)

@@ -454,7 +454,7 @@ def test_two_devices_give_the_loss_curve_of_one(dataset, experiment):
     run_on_two_devices(f"""
 from emo.experiments import Experiment
 from emo.paths import get_paths
-from emo.training.plan import all_devices
+from emo.training.devices import all_devices
 from emo.training.train import train
 
 paths = get_paths({str(dataset.root)!r})
@@ -462,7 +462,7 @@ experiment = Experiment.from_json({experiment.to_json()!r})
 one = train(experiment, paths)
 cpus = tf.config.list_logical_devices("CPU")
 tf.config.list_logical_devices = lambda kind: cpus  # as where there are two GPUs
-assert all_devices().num_replicas_in_sync == 2
+assert all_devices().count == 2
 two = train(experiment, paths)
 print(one.history, two.history)
 np.testing.assert_allclose(two.history.loss, one.history.loss, rtol=2e-3)
@@ -493,7 +493,7 @@ def test_batch_normalization_takes_its_statistics_from_both_devices():
     run_on_two_devices("""
 import keras
 
-from emo.training.plan import normalize_over_all_devices
+from emo.training.devices import normalize_over_all_devices
 
 pictures = np.random.default_rng(0).normal(3, 2, (24, 8, 8, 4)).astype("f4")
 pictures[::2] += np.arange(24, dtype="f4")[::2, None, None, None]  # the halves of a batch differ
