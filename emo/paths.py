@@ -123,7 +123,7 @@ class Paths:
 
     @property
     def experiments_csv(self) -> Path:
-        """`experiments.csv`, the table's runs for `git diff`."""
+        """`experiments.csv`, the table's runs as text."""
         return self.results / "experiments.csv"
 
     @property
