@@ -17,6 +17,7 @@ from emo.data.set_aside import restore_dataset  # what set_aside_dataset moved c
 from emo.data.set_aside import set_aside_dataset  # the dataset in data/ makes room for another
 from emo.data.download import ORIGINAL_DATASET  # where the original project's photos lie on Google Drive
 from emo.data.split import Split  # train, val, test
+from emo.data.split import held_out_manifest  # the photos to test on
 from emo.data.split import leaked_photos  # photos to test on with a duplicate in training
 from emo.data.split import load_split  # data/split.csv: what trains, validates, tests, is left out
 from emo.data.split import split_photos  # writes it

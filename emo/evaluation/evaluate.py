@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emo.data.manifest import is_photo
-from emo.data.split import Split, leaked_photos, load_split, training_manifests
+from emo.data.split import Split, held_out_manifest, leaked_photos, training_manifests
 from emo.errors import UserError
 from emo.evaluation.calibration import (
     apply_temperature,
@@ -185,8 +185,8 @@ def labelled_photos(
 ) -> tuple[pd.DataFrame, Split | None]:
     """The photos to test on, as a manifest, and what they are to the models of this project.
 
-    `folder` where it is given, else `data/test`, else the validation photos of the model's own training.
-    Where there are none at all, an empty manifest and None, and a sentence is printed.
+    `folder` where it is given, else those held out to test, else the validation photos of the model's own
+    training. Where there are none at all, an empty manifest and None, and a sentence is printed.
     """
     if folder:
         place = Path(folder).expanduser()
@@ -194,10 +194,9 @@ def labelled_photos(
         inside = [split for part, split in known.items() if place.resolve().is_relative_to(part.resolve())]
         return _labelled_folder(place), inside[0] if inside else Split.TEST
     if any(map(is_photo, files_below(paths.train))):
-        table = load_split(paths)
-        test = table[(table["split"] == Split.TEST) & (table["left_out"] == "")]
+        test = held_out_manifest(paths)
         if len(test):
-            return test[["path", "label"]].reset_index(drop=True), Split.TEST
+            return test, Split.TEST
         return training_manifests(paths)[1], Split.VAL
     if any(map(is_photo, files_below(paths.test))):
         return _labelled_folder(paths.test), Split.TEST
