@@ -183,7 +183,7 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
     table["given"] = table["label"]
     bad = table[(table["left_out"] != "") & table["split"].isin(("train", "val"))]
     if len(bad):
-        first = ", ".join(f"{row.path}: {row.left_out}" for row in bad.head(3).itertuples())
+        first = ", ".join(_relative(bad["path"], paths).head(3) + ": " + bad["left_out"].head(3))
         print(f"Left out {len(bad):,} of {len(table):,} files ({first}{', …' if len(bad) > 3 else ''}).")
     if relabel:
         table = relabelled(table, paths)

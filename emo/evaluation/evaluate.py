@@ -319,10 +319,14 @@ def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str |
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
     Gives the row's number, or None where the table has none of that name: an ensemble, or a model with
-    flip, has no row of its own. None, and nothing is written, too where the photos
-    are not those of `data/test`: the table compares runs on the same ones.
+    flip, has no row of its own. None, and nothing is written, too where the photos are not those of
+    `data/test`, or held out to test by `data/split.csv`: the table compares runs on the same ones.
     """
-    if not report.predictions.path.map(_absolute).str.startswith(f"{_absolute(paths.test)}/").all():
+    files = report.predictions.path.map(_absolute)
+    held_out = files.str.startswith(f"{_absolute(paths.test)}/")
+    if any(map(is_photo, files_below(paths.train))):
+        held_out |= files.isin(held_out_manifest(paths).path.map(_absolute))
+    if not held_out.all():
         return None
     figures = {"test_accuracy": round(100 * report.accuracy, 1), "macro_f1": round(report.macro_f1, 3)}
     return runlog.update_run(classifier.name, figures, paths)
