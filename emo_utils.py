@@ -72,6 +72,7 @@ from emo.plots.evaluation import plot_reliability  # how right it is by how sure
 from emo.plots.evaluation import plot_report  # confusion, calibration, coverage
 from emo.plots.photo import plot_my_photo  # its faces, where the answer is seen in each, the top 3
 from emo.tracking.summary import newest_and_best  # the table in short
+from emo.tracking.table import create_table  # experiments.xlsx with the original project's eleven
 from emo.tracking.table import read_table  # experiments.xlsx as a data frame
 from emo.training.augmented_copy import write_augmented_copy  # the original project's data/train_aug
 from emo.training.feature_cache import backbone_features  # what a backbone sees in photos, computed once

@@ -106,14 +106,8 @@ class Paths:
     @property
     def decided(self) -> tuple[Path, ...]:
         """The files in `decisions`."""
-        return (
-            self.class_names,
-            self.split,
-            self.relabel,
-            self.suspects,
-            self.suspects_sheet,
-            self.faces,
-        )
+        tables = (self.class_names, self.split, self.relabel, self.suspects, self.suspects_sheet)
+        return (*tables, self.faces)
 
     @property
     def dataset_record(self) -> Path:
@@ -185,7 +179,7 @@ def _keep_with_results(paths: Paths) -> None:
             write_bytes(file, older.read_bytes())
             copied.append(file.name)
         elif file in (paths.class_names, paths.split, paths.relabel) and not cmp(file, older, shallow=False):
-            print(f"{file} counts, which lies with the results; {older} differs from it and is not read.")
+            print(f"{older} is not read: {file}, which lies with the results, says otherwise.")
     if copied:
         print(f"Copied from {paths.data} to {paths.decisions}, where they count now: {', '.join(copied)}.")
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from emo.data.duplicates import find_duplicates
 from emo.data.image_io import REASONS
-from emo.data.manifest import class_names, is_photo, printable, scan_splits
+from emo.data.manifest import class_names, is_photo, no_photos, printable, scan_splits
 from emo.errors import UserError
 from emo.files import files_below, write_text
 from emo.paths import Paths
@@ -132,7 +132,7 @@ def _draw(
     units["rank"] = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in units["sha256"]]
     per_class = units["label"].value_counts().reindex(sorted(photos["label"].unique()), fill_value=0)
     if few := list(per_class.index[per_class <= len(shares)]):
-        needed = f"at least {len(shares) + 1}"
+        needed = f"at least {len(shares) + 1}{', one less without a test share' * ('test' in shares)}"
         raise UserError(f"Class {few[0]!r} has too few different photos to split ({needed}); add some.")
     for _, some in units.groupby("label"):
         room = len(some) - len(shares)  # a photo of each class trains, and the other shares get theirs
@@ -156,6 +156,8 @@ def load_split(paths: Paths) -> pd.DataFrame:
     class_names(paths)  # first, as it has the clearer words for folders that are not right
     table = _read_split(paths)
     files = [file for split in SPLITS for file in files_below(paths.data / split)]
+    if not files:
+        raise no_photos(paths)
     found = pd.DataFrame({"path": [printable(file.as_posix()) for file in files]}, dtype=str)
     found = found.assign(path=_relative(found["path"], paths), bytes=[_size(file) for file in files])
     both = found.merge(table, "left", on=["path", "bytes"])

@@ -220,7 +220,10 @@ def test_the_next_machine_has_what_was_decided(drive, tmp_path):
     first.relabel.write_text("path,label\ntrain/happy/0.png,anger\n")
     decided = snapshot(first.decisions)
     second = drive("machine 2")
-    assert not occupied(second)
+    for look in (load_split, scan_splits, training_manifests):
+        with pytest.raises(UserError, match="holds no photos") as error:
+            look(second)
+        assert "SOURCE" in sentence(error)
     fetch_dataset(archive, second)
     train, val = training_manifests(second)
     assert [len(train), len(val), len(held_out_manifest(second))] == [12, 6, 2]

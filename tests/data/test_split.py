@@ -248,7 +248,7 @@ def test_what_has_trained_is_not_set_aside_to_test_later(photos, capsys):
     "count, shares, complaint",
     [
         (1, {}, "too few different photos"),
-        (2, {"test": 0.1}, r"too few different photos to split \(at least 3\)"),
+        (2, {"test": 0.1}, r"too few different photos to split \(at least 3, one less"),
         (3, {"fraction": 1.5}, "between 0 and 1"),
         (3, {"test": -0.1}, "0 for none"),
         (3, {"fraction": 0.5, "test": 0.5}, "leave no photos to train on"),
