@@ -17,6 +17,7 @@ from emo.data.set_aside import restore_dataset  # what set_aside_dataset moved c
 from emo.data.set_aside import set_aside_dataset  # the dataset in data/ makes room for another
 from emo.data.download import ORIGINAL_DATASET  # where the original project's photos lie on Google Drive
 from emo.data.split import Split  # train, val, test
+from emo.data.split import held_out_manifest  # the photos to test on
 from emo.data.split import leaked_photos  # photos to test on with a duplicate in training
 from emo.data.split import load_split  # data/split.csv: what trains, validates, tests, is left out
 from emo.data.split import split_photos  # writes it
@@ -71,6 +72,7 @@ from emo.plots.evaluation import plot_reliability  # how right it is by how sure
 from emo.plots.evaluation import plot_report  # confusion, calibration, coverage
 from emo.plots.photo import plot_my_photo  # its faces, where the answer is seen in each, the top 3
 from emo.tracking.summary import newest_and_best  # the table in short
+from emo.tracking.table import create_table  # experiments.xlsx with the original project's eleven
 from emo.tracking.table import read_table  # experiments.xlsx as a data frame
 from emo.training.augmented_copy import write_augmented_copy  # the original project's data/train_aug
 from emo.training.feature_cache import backbone_features  # what a backbone sees in photos, computed once

@@ -14,6 +14,7 @@ from pathlib import Path
 from emo.errors import UserError
 from emo.paths import PROJECT_ROOT
 
+DRIVE = Path("/content/drive/MyDrive")  # once Colab has mounted it
 PLOT_STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
@@ -131,18 +132,22 @@ def use_drive(folder: str = "emo_classificator") -> Path:
         raise UserError(
             f"Google Drive was not mounted ({error}); run the cell again, or set USE_DRIVE=False."
         ) from error
-    root = Path("/content/drive/MyDrive") / folder
+    root = DRIVE / folder
     root.mkdir(exist_ok=True)
     return root
 
 
 def results_folder(root: str | Path, use_google_drive: bool) -> Path:
-    """Where models and the table go: Google Drive, or `root`. Warns where they vanish with the runtime."""
+    """Where models, the table and decisions go: a folder on Google Drive, one per `root`, or `root` itself.
+
+    Warns where they vanish with the runtime.
+    """
     if use_google_drive:
-        return use_drive()
+        drive, root = use_drive(), Path(root).resolve()
+        return drive if root == PROJECT_ROOT else drive / root.name
     if is_colab():
         print(
-            "⚠️  Results stay on this Colab machine and VANISH with it. "
-            "Set USE_DRIVE=True to keep them, or download model/ and experiments.xlsx before you leave."
+            "⚠️  Results stay on this Colab machine and VANISH with it. Set USE_DRIVE=True to keep them, "
+            "or download model/, experiments.xlsx and data/*.csv before you leave."
         )
     return Path(root)

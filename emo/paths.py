@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from filecmp import cmp
 from itertools import count
 from pathlib import Path
 
 from emo.errors import UserError
+from emo.files import write_bytes
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_ZIP = PROJECT_ROOT / "data" / "sample.zip"
 EMO_MINI = PROJECT_ROOT / "model" / "emo_mini_fer2013.h5"  # the one model that comes with the project
+COLAB_FILES = Path("/content")  # what the file panel of a Colab machine shows
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif"),
@@ -18,7 +21,7 @@ IMAGE_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a project keeps its things: photos below `root`, models and the table below `results`."""
+    """Where a project keeps its things: photos below `root`, models, table and decisions below `results`."""
 
     root: Path
     results: Path
@@ -63,29 +66,48 @@ class Paths:
         return self.data / "sample_submission.csv"
 
     @property
+    def decisions(self) -> Path:
+        """`data/` of `results`: what was decided and found out about the photos outlives their machine.
+
+        It is `data/` itself where the photos lie below the results.
+        """
+        return self.data if self.root.is_relative_to(self.results) else self.results / "data"
+
+    @property
     def class_names(self) -> Path:
         """`data/class_names.txt`: one class per line, in the order of the model's outputs."""
-        return self.data / "class_names.txt"
+        return self.decisions / "class_names.txt"
 
     @property
     def split(self) -> Path:
         """`data/split.csv`: which photo trains, validates and tests."""
-        return self.data / "split.csv"
+        return self.decisions / "split.csv"
 
     @property
     def relabel(self) -> Path:
         """`data/relabel.csv`: labels that a person has corrected."""
-        return self.data / "relabel.csv"
+        return self.decisions / "relabel.csv"
 
     @property
     def suspects(self) -> Path:
         """`data/suspects.csv`: the photos, the ones with the most doubtful labels first."""
-        return self.data / "suspects.csv"
+        return self.decisions / "suspects.csv"
 
     @property
     def suspects_sheet(self) -> Path:
         """`data/suspects.png`: the first of them, to look through."""
-        return self.data / "suspects.png"
+        return self.decisions / "suspects.png"
+
+    @property
+    def faces(self) -> Path:
+        """`data/faces.csv`: where `find_faces` saw the face in each photo."""
+        return self.decisions / "faces.csv"
+
+    @property
+    def decided(self) -> tuple[Path, ...]:
+        """The files in `decisions`."""
+        tables = (self.class_names, self.split, self.relabel, self.suspects, self.suspects_sheet)
+        return (*tables, self.faces)
 
     @property
     def dataset_record(self) -> Path:
@@ -93,9 +115,9 @@ class Paths:
         return self.data / "dataset.json"
 
     @property
-    def set_aside(self) -> Path:
-        """`data/.set_aside/<date>/`: datasets that made room for another."""
-        return self.data / ".set_aside"
+    def shelves(self) -> tuple[Path, ...]:
+        """`.set_aside/` in `data` and in `decisions`, where that is another: datasets that made room."""
+        return tuple(dict.fromkeys(folder / ".set_aside" for folder in (self.data, self.decisions)))
 
     @property
     def fetch_lock(self) -> Path:
@@ -108,11 +130,6 @@ class Paths:
         return self.data / ".features"
 
     @property
-    def faces(self) -> Path:
-        """`data/faces.csv`: where `find_faces` saw the face in each photo."""
-        return self.data / "faces.csv"
-
-    @property
     def model(self) -> Path:
         return self.results / "model"
 
@@ -123,7 +140,7 @@ class Paths:
 
     @property
     def experiments_csv(self) -> Path:
-        """`experiments.csv`, the table's runs for `git diff`."""
+        """`experiments.csv`, the table's runs as text."""
         return self.results / "experiments.csv"
 
     @property
@@ -136,17 +153,35 @@ def get_paths(root: str | Path = ".", results: str | Path | None = None) -> Path
     """The project's folders; `data/` and `model/` are made where missing. UserError where they cannot be.
 
     `results` (`root`, where it is None) may lie elsewhere: photos are read fast from a Colab machine's own
-    disk, models and the table outlive it on Google Drive.
+    disk; models, the table and what was decided about the photos outlive it on Google Drive.
     """
     root = _folder(root)
     paths = Paths(root, _folder(results) if results else root)
-    for folder in (paths.data, paths.model):
+    for folder in (paths.data, paths.decisions, paths.model):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:  # a file has that name, the path is too long, the disk is full or read-only
             fault = f"{str(folder)[:200]} cannot be made ({error.strerror})"
             raise UserError(f"{fault}; give another root, or move what has that name.") from None
+    if paths.decisions != paths.data:
+        _keep_with_results(paths)
     return paths
+
+
+def _keep_with_results(paths: Paths) -> None:
+    """Copies the decisions in `data/`, of runs whose results lay there too, to where they count now."""
+    copied = []
+    for file in paths.decided:
+        older = paths.data / file.name
+        if not older.is_file():
+            continue
+        if not file.exists():
+            write_bytes(file, older.read_bytes())
+            copied.append(file.name)
+        elif file in (paths.class_names, paths.split, paths.relabel) and not cmp(file, older, shallow=False):
+            print(f"{older} is not read: {file}, which lies with the results, says otherwise.")
+    if copied:
+        print(f"Copied from {paths.data} to {paths.decisions}, where they count now: {', '.join(copied)}.")
 
 
 def _folder(given: str | Path) -> Path:

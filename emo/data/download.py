@@ -4,9 +4,11 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from emo.data.archives import Member
 from emo.data.install import (
     KeepsDownload,
     add,
@@ -23,28 +25,34 @@ from emo.data.lock import locked
 from emo.data.manifest import folders_fault, read_class_names
 from emo.data.set_aside import holds_files, in_the_way, occupied
 from emo.data.sources import Source, arrange, open_source, sha256
+from emo.data.split import known_sizes
 from emo.data.web import download_drive, download_url
 from emo.data.zip_names import check_encoding
 from emo.errors import UserError
-from emo.paths import SAMPLE_ZIP, Paths
+from emo.paths import COLAB_FILES, SAMPLE_ZIP, Paths
 
 ORIGINAL_DATASET = "https://drive.google.com/uc?id=1pm86O0t_0caQq3b3Qz5iNI3T77p2o-C1"
 
 
 class _Place(NamedTuple):
-    """A source by its full name, and where it is: a path, a Google Drive id or an address."""
+    """A source by its full name, and where it is: a path, a Google Drive id or an address.
+
+    `tried` are the paths at which it was looked for.
+    """
 
     name: str
     path: Path | None = None
     drive_id: str = ""
     url: str = ""
+    tried: tuple[Path, ...] = ()
 
 
 def fetch_dataset(source: str | Path, paths: Paths, encoding: str | None = None) -> dict[str, int]:
     """Put a dataset's photos into `data/train/<class>/…`, and val, test, test_kaggle where it has them.
 
     `source` is "sample", a Google Drive link or id, the address of a zip, a zip, a folder (it is copied)
-    or a CSV of pixels such as fer2013.csv. Inside it: splits under any usual name, class folders, a
+    or a CSV of pixels such as fer2013.csv. A relative path is looked for in the current folder, in and beside
+    `paths.root`, and in the file panel of Colab. Inside it: splits under any usual name, class folders, a
     list of labels beside the photos, or AffectNet, RAF-DB and FER2013 as they are handed out.
     `encoding` is the code page of the names in a zip that does not say it, such as "cp866"; where it is None,
     it is guessed. Returns the photos in `data/` per folder, e.g. {"train": 900, "val": 180}.
@@ -55,7 +63,7 @@ def fetch_dataset(source: str | Path, paths: Paths, encoding: str | None = None)
     """
     check_encoding(encoding)
     with _explained(str(source), paths.data):
-        place = _locate(str(source).strip())
+        place = _locate(str(source).strip(), paths)
         _check_not_own(place, paths)
         paths.data.mkdir(parents=True, exist_ok=True)
         with locked(paths), _explained(place.name, paths.data):
@@ -68,7 +76,7 @@ def fetch_dataset(source: str | Path, paths: Paths, encoding: str | None = None)
             return counts
 
 
-def _locate(source: str) -> _Place:
+def _locate(source: str, paths: Paths) -> _Place:
     """Where the source is. Raises UserError for what can be none."""
     if source == "sample":
         return _Place(source, SAMPLE_ZIP)
@@ -85,14 +93,21 @@ def _locate(source: str) -> _Place:
     if not link and re.match(r"\w+://", source):
         raise UserError(f"{source} is no address that can be fetched; give one of http(s), or a path.")
     if not drive_id:
+        # the notebooks work in the clone, and what Colab's file panel shows lies beside it
+        folders = (Path.cwd(), paths.root, paths.root.parent, *filter(Path.is_dir, [COLAB_FILES]))
         try:
-            path = Path(source).expanduser().resolve()
+            given = Path(source).expanduser()
+            tried = tuple(dict.fromkeys((folder / given).resolve() for folder in folders))
         except RuntimeError:  # ~somebody
             raise UserError(
                 f"{source} names a user this machine does not have; write the path in full."
             ) from None
-        if path.exists() or not (drive_id := re.fullmatch(r"([\w-]{25,})", source, re.ASCII)):
-            return _Place(str(path), path)
+        there = [path for path in tried if path.exists()]
+        fetched = read_record(paths.dataset_record).get("source")
+        deleted = [path for path in tried if str(path) == fetched]  # to make room
+        path = [*there, *deleted, *tried][0]
+        if there or not (drive_id := re.fullmatch(r"([\w-]{25,})", source, re.ASCII)):
+            return _Place(str(path), path, tried=tried)
     return _Place(f"https://drive.google.com/uc?id={drive_id[1]}", drive_id=drive_id[1])
 
 
@@ -136,7 +151,8 @@ def _here(place: _Place, paths: Paths) -> dict[str, int]:
 def _missing(place: _Place) -> UserError:
     sample = place.name == "sample"
     hint = "git checkout data/sample.zip" if sample else "a Google Drive link, a zip or a folder"
-    return UserError(f"{place.path} does not exist; check the path, or try {hint}.")
+    tried = " or ".join(map(str, place.tried or [place.path]))
+    return UserError(f"{tried} does not exist; check the path, or try {hint}.")
 
 
 def _fetch(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
@@ -197,14 +213,26 @@ def _classes_fault(photos: dict, paths: Paths) -> str:
     return f"{paths.class_names} is not met, as it {fault}" if fault else ""
 
 
+def _split_fault(photos: dict[str, Member], paths: Paths) -> str:
+    """That data/split.csv, where there is one, was written about other photos: it would fit none of these."""
+    known = known_sizes(paths)
+    shared = islice((place for place in photos if place in known), 20)
+    fits = not known or any(known[place] == _size(photos[place]) for place in shared)
+    return "" if fits else f"{paths.split} is about other photos"
+
+
+def _size(photo: Member) -> int:
+    with photo.open() as file:  # a table of pixels knows no sizes
+        return len(file.read())
+
+
 def _check_free(photos: dict, paths: Paths, name: str) -> None:
-    """Raises UserError, about all of it at once, where `data/` has something that keeps the photos out."""
+    """Raises UserError, about all of it at once, where something keeps the photos out of `data/`."""
     try:
-        fault = _classes_fault(photos, paths)
-    except UserError as error:  # in class_names.txt itself, no fault of the archive
+        faults = [*filter(None, (_classes_fault(photos, paths), _split_fault(photos, paths)))]
+    except UserError as error:  # in class_names.txt or split.csv itself, no fault of the archive
         raise KeepsDownload(str(error)) from None
-    if fault or ("test_kaggle" in counted(photos) and holds_files(paths.test_kaggle)):
-        faults = [fault] if fault else []
+    if faults or ("test_kaggle" in counted(photos) and holds_files(paths.test_kaggle)):
         raise KeepsDownload(str(in_the_way(paths, name, read_record(paths.dataset_record), *faults)))
     check_room(photos, paths, name)
 

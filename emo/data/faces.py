@@ -110,7 +110,7 @@ def find_crops(photos: Sequence, margin: float | None, paths: Paths) -> list[Cro
     if margin is None:
         return [None] * len(photos)
     faces = find_faces(photos, paths)
-    print(f"Faces: {summarize_faces(faces)} ({paths.faces.relative_to(paths.root)}).")
+    print(f"Faces: {summarize_faces(faces)} ({paths.faces.relative_to(paths.results)}).")
     return face_crops(faces, margin)
 
 

@@ -158,8 +158,17 @@ def scan_splits(paths: Paths) -> pd.DataFrame:
     """The manifests of `data/train`, `data/val` and `data/test`, those that exist, with a column split."""
     names = class_names(paths)
     folders = [folder for folder in (paths.train, paths.val, paths.test) if folder.is_dir()]
+    if not folders:
+        raise no_photos(paths)
     manifests = [scan_dataset(folder, names).assign(split=folder.name) for folder in folders]
     return pd.concat(manifests, ignore_index=True)
+
+
+def no_photos(paths: Paths) -> UserError:
+    """What to raise where `data/` is empty, as on a new machine that has the decisions of the last one."""
+    return UserError(
+        f"{paths.data} holds no photos; set SOURCE, or call emo.fetch_dataset(source, paths) first."
+    )
 
 
 def _inspect_all(files: list[Path], title: str) -> list[tuple]:

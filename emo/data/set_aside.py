@@ -9,34 +9,45 @@ from pathlib import Path
 from emo.data.lock import locked
 from emo.errors import UserError
 from emo.files import LEFTOVERS
-from emo.paths import Paths, free_path
+from emo.paths import Paths, numbered
 
 REMEDY = (
-    "call emo.set_aside_dataset(paths), which moves all of that into data/.set_aside and can be undone, or "
-    "give get_paths another root"
+    "call emo.set_aside_dataset(paths), which moves all of that away and can be undone, or keep both with "
+    'another ROOT, such as "my_photos"'
 )
 
 
 def set_aside_dataset(paths: Paths) -> Path | None:
-    """Moves the photos in `data/` and all that was decided about them into `data/.set_aside/<date>/`.
+    """Moves the photos in `data/` and all that was decided about them into `.set_aside/<date>/` beside each.
 
-    Returns that folder, and prints how `restore_dataset` brings it back; None where there is nothing to move.
-    Models, the table of runs and `.features` stay.
+    Returns that folder in `data/`, and prints how `restore_dataset` brings it back; None where there is
+    nothing to move. Models, the table of runs and `.features` stay.
     """
     with locked(paths):
         if not (moving := belongings(paths)):
             print(f"There is no dataset in {paths.data} to set aside.")
             return None
-        unfinished = sorted(paths.set_aside.glob("*/.unfinished"))  # of a call that was killed
-        now = f"{datetime.now():%Y-%m-%d_%H%M%S}"
-        folder = unfinished[0].parent if unfinished else free_path(paths.set_aside / now)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".unfinished").touch()
-        _move([(path, folder / path.name) for path in moving])
-        (folder / ".unfinished").unlink()
-    undo = f'emo.restore_dataset(paths, "{folder.name}")'
-    print(f"Set aside {', '.join(path.name for path in moving)} in {folder}; {undo} moves it back.")
-    return folder
+        # of a call that was killed
+        unfinished = sorted(mark for shelf in paths.shelves for mark in shelf.glob("*/.unfinished"))
+        date = unfinished[0].parent.name if unfinished else _free_date(paths)
+        marks = [shelf / date / ".unfinished" for shelf in paths.shelves]
+        for mark in marks:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        shelf_of = {shelf.parent: shelf for shelf in paths.shelves}
+        _move([(path, shelf_of[path.parent] / date / path.name) for path in moving])
+        for mark in marks:
+            mark.unlink()
+    undo = f'emo.restore_dataset(paths, "{date}")'
+    places = " and ".join(str(mark.parent) for mark in marks)
+    print(f"Set aside {', '.join(path.name for path in moving)} in {places}; {undo} moves it back.")
+    return marks[0].parent
+
+
+def _free_date(paths: Paths) -> str:
+    now = Path(f"{datetime.now():%Y-%m-%d_%H%M%S}")
+    free = (date for date in numbered(now) if not any((shelf / date).exists() for shelf in paths.shelves))
+    return next(free).name
 
 
 def restore_dataset(paths: Paths, date: str | None = None) -> None:
@@ -45,35 +56,33 @@ def restore_dataset(paths: Paths, date: str | None = None) -> None:
     Raises UserError where there is no such dataset, or another lies in `data/`.
     """
     with locked(paths):
-        shelf = paths.set_aside
-        known = sorted(folder.name for folder in shelf.iterdir() if folder.is_dir()) if shelf.is_dir() else []
+        everything = (folder for shelf in paths.shelves for folder in shelf.glob("*"))
+        known = sorted({folder.name for folder in everything if folder.is_dir()})
         if not known or date not in (None, *known):
             listed = f"there are {', '.join(known)}" if known else "nothing was set aside there"
-            raise UserError(f"{shelf} holds no dataset{f' {date}' if date else ''}; {listed}.")
-        folder = shelf / (date or known[-1])
-        moving = [path for path in sorted(folder.iterdir()) if path.name != ".unfinished"]
-        if taken := [path.name for path in moving if holds_files(paths.data / path.name)]:
+            shelves = " or ".join(map(str, paths.shelves))
+            raise UserError(f"There is no dataset{f' {date}' if date else ''} in {shelves}; {listed}.")
+        folders = [shelf / (date or known[-1]) for shelf in paths.shelves]
+        files = [
+            path for folder in folders for path in sorted(folder.glob("*")) if path.name != ".unfinished"
+        ]
+        moving = {path: path.parents[2] / path.name for path in files}
+        if taken := [path.name for path in moving.values() if holds_files(path)]:
             fault = f"{paths.data} holds another dataset ({', '.join(taken)})"
             raise UserError(f"{fault}; call emo.set_aside_dataset(paths) first.")
-        _move([(path, paths.data / path.name) for path in moving])
-        (folder / ".unfinished").unlink(missing_ok=True)
-        folder.rmdir()
-    print(f"Moved back into {paths.data}: {', '.join(path.name for path in moving)}.")
+        _move(list(moving.items()))
+        for folder in filter(Path.is_dir, folders):
+            (folder / ".unfinished").unlink(missing_ok=True)
+            folder.rmdir()
+    print(f"Moved back into {paths.data}: {', '.join(path.name for path in files)}.")
 
 
 def belongings(paths: Paths) -> list[Path]:
-    """What in `data/` belongs to its dataset: folders with files in them, and tables about them."""
+    """What belongs to the dataset in `data/`: folders with files in them, and tables about them."""
     folders = (paths.train, paths.val, paths.test, paths.test_kaggle, paths.train_aug)
-    tables = (
-        paths.class_names,
-        paths.split,
-        paths.relabel,
-        paths.suspects,
-        paths.suspects_sheet,
-        paths.faces,
-    )
-    tables += (paths.augmentation_record, paths.dataset_record, paths.sample_submission)
-    return [path for path in (*folders, *tables) if path.parent == paths.data and holds_files(path)]
+    older = (paths.data / file.name for file in paths.decided)
+    records = (paths.augmentation_record, paths.dataset_record, paths.sample_submission)
+    return [path for path in dict.fromkeys((*folders, *paths.decided, *older, *records)) if holds_files(path)]
 
 
 def occupied(paths: Paths) -> list[Path]:
@@ -86,7 +95,8 @@ def in_the_way(paths: Paths, name: str, record: dict, *faults: str) -> UserError
     faults = list(faults)
     if held := [path for path in belongings(paths) if path.is_dir()]:
         origin = f" of {record['source']}, fetched {record['fetched']}" if "fetched" in record else ""
-        tables = [path.name for path in belongings(paths) if path.is_file()]
+        files = [path for path in belongings(paths) if path.is_file()]
+        tables = [path.name if path.parent == paths.data else str(path) for path in files]
         others = ", ".join([f"{path.name}/" for path in held[1:]] + tables)
         faults.insert(0, f"{held[0]} already holds files{origin}{f' (and so do {others})' if others else ''}")
     return UserError(f"{' and '.join(faults)}; to fetch {name}, {REMEDY}.")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from emo.data.duplicates import find_duplicates
 from emo.data.image_io import REASONS
-from emo.data.manifest import class_names, is_photo, printable, scan_splits
+from emo.data.manifest import class_names, is_photo, no_photos, printable, scan_splits
 from emo.errors import UserError
 from emo.files import files_below, write_text
 from emo.paths import Paths
@@ -53,19 +53,22 @@ def split_photos(
     fraction: float = 0.2,
     seed: int = 42,
     leave_out_duplicates: bool = False,
+    test: float = 0.0,
 ) -> pd.DataFrame:
     """Writes `data/split.csv`, a row per file, and gives it back as `load_split` does.
 
     `photos` comes from `scan_splits`, `duplicates` from `find_duplicates`. `data/val` and `data/test` stay as
     they are. Without photos in `data/val`, `fraction` (0…1) of each class of `data/train` is set aside to
-    validate: duplicates on one side, drawn by `seed` and content, so that neither the files' order nor the
-    folder's place matters. What an older `split.csv` says stays; photos new to it join their duplicates or
-    are drawn. `leave_out_duplicates` leaves out what has a duplicate in `data/val` or `data/test` and would
-    train on it, or in `data/test` and would validate. UserError when a class has fewer than two different
-    photos to split.
+    validate, and without photos in `data/test` the share `test` (0…1) to test: duplicates on one side, drawn
+    by `seed` and content, so that neither the files' order nor the folder's place matters. What an older
+    `split.csv` says stays; photos new to it join their duplicates or are drawn. `leave_out_duplicates` leaves
+    out what has a duplicate in `data/val` or `data/test` and would train on it, or in `data/test` and would
+    validate. UserError when a class has too few different photos to split.
     """
     if not 0 < fraction < 1:
         raise UserError(f"fraction is {fraction}; give the share of validation photos between 0 and 1.")
+    if not 0 <= test < 1:
+        raise UserError(f"test is {test}; give the share of test photos, 0 for none, below 1.")
     table = photos[["path", "label", "split", "bytes", "sha256"]].assign(left_out=photos["problem"])
     table["group"] = table["path"].map(duplicates.set_index("path")["group"]).fillna(0).astype(int)
     table["path"] = _relative(table["path"], paths)
@@ -83,9 +86,18 @@ def split_photos(
     folder = table["path"].str.split("/").str[0]
     usable = table["left_out"] == ""
     table["split"] = said["split"].fillna(folder)
-    if not (usable & (folder == "val")).any():
-        mine = usable & (folder == "train")
-        table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], fraction, seed)
+    shares = {"val": fraction, "test": test}
+    shares = {
+        name: share for name, share in shares.items() if share and not (usable & (folder == name)).any()
+    }
+    if sum(shares.values()) >= 1:
+        raise UserError(
+            f"fraction {fraction} and test {test} leave no photos to train on; lower one of them."
+        )
+    if shares:
+        mine, elsewhere = usable & (folder == "train"), usable & (folder != "train")
+        bound = set(table.loc[elsewhere & (table["group"] > 0), "group"].astype(str))
+        table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], shares, seed, bound)
     if leave_out_duplicates:
         for split, other in (("train", "val"), ("train", "test"), ("val", "test")):
             beyond = table.loc[usable & (folder == other) & (table["group"] > 0), "group"]
@@ -97,11 +109,21 @@ def split_photos(
     counts = table.loc[table["left_out"] == "", "split"].value_counts()
     told = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if split in counts)
     print(f"{paths.split}: {told}, {(table['left_out'] != '').sum():,} left out.")
+    if "test" in shares and "test" not in counts:
+        print(
+            f"No photos were set aside to test, as {paths.split.name} has given them all a place: what has "
+            "trained must not test. Delete the file to draw anew, and train anew then."
+        )
     return _loaded(table.iloc[: len(photos)], paths)
 
 
-def _draw(photos: pd.DataFrame, said: pd.Series, fraction: float, seed: int) -> pd.Series:
-    """A split per row: what was said of it or its duplicates, else by the order of seeded hashes."""
+def _draw(
+    photos: pd.DataFrame, said: pd.Series, shares: dict[str, float], seed: int, bound: set[str]
+) -> pd.Series:
+    """A split per row: what was said of it or its duplicates, else by the order of seeded hashes.
+
+    Groups in `bound` have duplicates outside `data/train` and test nothing.
+    """
     unit = photos["sha256"].where(photos["group"] == 0, photos["group"].astype(str))
     units = photos.assign(unit=unit, said=said).sort_values(["sha256", "label"]).groupby("unit")
     units = units.agg(label=("label", "first"), sha256=("sha256", "first"), said=("said", list))
@@ -109,15 +131,19 @@ def _draw(photos: pd.DataFrame, said: pd.Series, fraction: float, seed: int) -> 
     units["split"] = [next((split for split in SPLITS if split in said), None) for said in units["said"]]
     units["rank"] = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in units["sha256"]]
     per_class = units["label"].value_counts().reindex(sorted(photos["label"].unique()), fill_value=0)
-    if few := list(per_class.index[per_class < 2]):
-        raise UserError(f"Class {few[0]!r} has too few different photos to split (at least 2); add some.")
+    if few := list(per_class.index[per_class <= len(shares)]):
+        needed = f"at least {len(shares) + 1}{', one less without a test share' * ('test' in shares)}"
+        raise UserError(f"Class {few[0]!r} has too few different photos to split ({needed}); add some.")
     for _, some in units.groupby("label"):
-        wanted = min(max(round(fraction * len(some)), 1), len(some) - 1) - (some["split"] == "val").sum()
-        new = some.index[some["split"].isna()]
-        chosen = some.loc[new].sort_values("rank").index[: max(wanted, 0)]
-        units.loc[new, "split"] = "train"
-        units.loc[chosen, "split"] = "val"
-    return unit.map(units["split"])
+        room = len(some) - len(shares)  # a photo of each class trains, and the other shares get theirs
+        for split, share in shares.items():
+            wanted = min(max(round(share * len(some)), 1), room)
+            room += 1 - wanted
+            free = some.index[units.loc[some.index, "split"].isna()]
+            free = free.difference(bound, sort=False) if split == "test" else free
+            chosen = some.loc[free].sort_values("rank").index
+            units.loc[chosen[: max(wanted - (some["split"] == split).sum(), 0)], "split"] = split
+    return unit.map(units["split"].fillna("train"))
 
 
 def load_split(paths: Paths) -> pd.DataFrame:
@@ -130,6 +156,8 @@ def load_split(paths: Paths) -> pd.DataFrame:
     class_names(paths)  # first, as it has the clearer words for folders that are not right
     table = _read_split(paths)
     files = [file for split in SPLITS for file in files_below(paths.data / split)]
+    if not files:
+        raise no_photos(paths)
     found = pd.DataFrame({"path": [printable(file.as_posix()) for file in files]}, dtype=str)
     found = found.assign(path=_relative(found["path"], paths), bytes=[_size(file) for file in files])
     both = found.merge(table, "left", on=["path", "bytes"])
@@ -139,8 +167,9 @@ def load_split(paths: Paths) -> pd.DataFrame:
         photos = scan_splits(paths)
         leaves_out = table["left_out"].str.startswith((DUPLICATE, OLDER_WORDS)).any()
         drawn = table[table["path"].str.startswith("train/") & (table["left_out"] == "")]
-        share = (drawn["split"] == "val").mean()  # as it was chosen in the prep notebook
-        chosen = {"fraction": share} if 0 < share < 1 else {}
+        val, test = ((drawn["split"] == split).mean() for split in ("val", "test"))
+        # as they were chosen in the prep notebook
+        chosen = {name: share for name, share in (("fraction", val), ("test", test)) if 0 < share < 1}
         return split_photos(photos, find_duplicates(photos), paths, leave_out_duplicates=leaves_out, **chosen)
     both["label"] = both["path"].str.extract(r"^[^/]+/([^/]+)/", expand=False).fillna("")
     return _loaded(both, paths)
@@ -156,7 +185,7 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
     table["given"] = table["label"]
     bad = table[(table["left_out"] != "") & table["split"].isin(("train", "val"))]
     if len(bad):
-        first = ", ".join(f"{row.path}: {row.left_out}" for row in bad.head(3).itertuples())
+        first = ", ".join(_relative(bad["path"], paths).head(3) + ": " + bad["left_out"].head(3))
         print(f"Left out {len(bad):,} of {len(table):,} files ({first}{', …' if len(bad) > 3 else ''}).")
     if relabel:
         table = relabelled(table, paths)
@@ -172,6 +201,13 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
             f"{paths.val} has no readable photos; add some, or delete it and data/split.csv to split anew."
         )
     return train, val
+
+
+def held_out_manifest(paths: Paths) -> pd.DataFrame:
+    """The photos to test on, which training never sees: path and label (the folder's). May be empty."""
+    table = load_split(paths)
+    table = table[(table["split"] == "test") & (table["left_out"] == "")]
+    return table[["path", "label"]].reset_index(drop=True)
 
 
 def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
@@ -263,6 +299,11 @@ def count_splits(paths: Paths) -> dict[str, int]:
     """The photos that `data/split.csv` has in each split, those left out not counted; {} without the file."""
     table = _read_split(paths)
     return table.loc[table["left_out"] == "", "split"].value_counts().to_dict()
+
+
+def known_sizes(paths: Paths) -> dict[str, int]:
+    """The bytes of the photos in `data/split.csv`, by their places below `data/`; {} without the file."""
+    return _read_split(paths).set_index("path")["bytes"].to_dict()
 
 
 def _relative(path: pd.Series, paths: Paths) -> pd.Series:

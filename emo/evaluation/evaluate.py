@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emo.data.manifest import is_photo
-from emo.data.split import Split, leaked_photos, load_split, training_manifests
+from emo.data.split import Split, held_out_manifest, leaked_photos, training_manifests
 from emo.errors import UserError
 from emo.evaluation.calibration import (
     apply_temperature,
@@ -185,8 +185,8 @@ def labelled_photos(
 ) -> tuple[pd.DataFrame, Split | None]:
     """The photos to test on, as a manifest, and what they are to the models of this project.
 
-    `folder` where it is given, else `data/test`, else the validation photos of the model's own training.
-    Where there are none at all, an empty manifest and None, and a sentence is printed.
+    `folder` where it is given, else those held out to test, else the validation photos of the model's own
+    training. Where there are none at all, an empty manifest and None, and a sentence is printed.
     """
     if folder:
         place = Path(folder).expanduser()
@@ -194,10 +194,9 @@ def labelled_photos(
         inside = [split for part, split in known.items() if place.resolve().is_relative_to(part.resolve())]
         return _labelled_folder(place), inside[0] if inside else Split.TEST
     if any(map(is_photo, files_below(paths.train))):
-        table = load_split(paths)
-        test = table[(table["split"] == Split.TEST) & (table["left_out"] == "")]
+        test = held_out_manifest(paths)
         if len(test):
-            return test[["path", "label"]].reset_index(drop=True), Split.TEST
+            return test, Split.TEST
         return training_manifests(paths)[1], Split.VAL
     if any(map(is_photo, files_below(paths.test))):
         return _labelled_folder(paths.test), Split.TEST
@@ -320,10 +319,14 @@ def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str |
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
     Gives the row's number, or None where the table has none of that name: an ensemble, or a model with
-    flip, has no row of its own. None, and nothing is written, too where the photos
-    are not those of `data/test`: the table compares runs on the same ones.
+    flip, has no row of its own. None, and nothing is written, too where the photos are not those of
+    `data/test`, or held out to test by `data/split.csv`: the table compares runs on the same ones.
     """
-    if not report.predictions.path.map(_absolute).str.startswith(f"{_absolute(paths.test)}/").all():
+    files = report.predictions.path.map(_absolute)
+    held_out = files.str.startswith(f"{_absolute(paths.test)}/")
+    if any(map(is_photo, files_below(paths.train))):
+        held_out |= files.isin(held_out_manifest(paths).path.map(_absolute))
+    if not held_out.all():
         return None
     figures = {"test_accuracy": round(100 * report.accuracy, 1), "macro_f1": round(report.macro_f1, 3)}
     return runlog.update_run(classifier.name, figures, paths)

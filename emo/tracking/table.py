@@ -1,4 +1,4 @@
-"""The experiments table: `experiments.xlsx`, for people, and the same rows as CSVs, for `git diff`.
+"""The experiments table: `experiments.xlsx`, for people, and the same rows as CSVs, for programs.
 
 The workbook has two sheets, runs and ablations, and each has its CSV. Every change joins the files, writes
 the CSVs and then brings the workbook up to date, touching no other cell of it. Where they differ the

@@ -325,7 +325,8 @@ def _write_sheet(book: Book, sheet: Sheet, rows: list[Row], seen: dict, paths: P
             if shown(key, text) != before.get(key, "") and not isinstance(cell, MergedCell):
                 _put(cell, key, value_of(key, text))
                 changed = True
-                if key == "learning_curve" and text:
+                if key == "learning_curve":
+                    _take_pictures_off(cell)
                     _show_curve(cell, text, paths)
     _stretch_filter(table, last, new)
     return changed
@@ -343,18 +344,24 @@ def _clear(table: _Table, line: int) -> None:
         cell = sheet.cell(line, column)
         if not isinstance(cell, MergedCell):
             cell.value = cell.hyperlink = None
-    curve = (line - 1, table.columns.get("learning_curve", 0) - 1)
-    corners = [getattr(image.anchor, "_from", None) for image in sheet._images]
-    sheet._images = [
-        image
-        for image, corner in zip(sheet._images, corners, strict=True)
-        if corner is None or (corner.row, corner.col) != curve
-    ]
+    if "learning_curve" in table.columns:
+        _take_pictures_off(sheet.cell(line, table.columns["learning_curve"]))
     if line > _last_line(sheet):
         sheet.delete_rows(line)
         sheet.row_dimensions.pop(line, None)
     elif all(cell.value is None for cell in sheet[line]):
         sheet.row_dimensions[line].hidden = True
+
+
+def _take_pictures_off(cell: Cell) -> None:
+    """Those whose upper left corner lies in the cell."""
+    sheet, place = cell.parent, (cell.row - 1, cell.column - 1)
+    corners = [getattr(image.anchor, "_from", None) for image in sheet._images]
+    sheet._images = [
+        image
+        for image, corner in zip(sheet._images, corners, strict=True)
+        if corner is None or (corner.row, corner.col) != place
+    ]
 
 
 # ---- how the workbook looks: all of it where a sheet is new, only cells where it is the user's ------
@@ -430,6 +437,9 @@ def _height(row: Row, table: _Table) -> float:
 
 def _show_curve(cell: Cell, text: str, paths: Paths) -> None:
     """Link the cell to the picture and put its thumbnail into the cell, where the file is there."""
+    if not text:
+        cell.hyperlink = None
+        return
     cell.hyperlink = text.translate(str.maketrans({" ": "%20", "#": "%23", "%": "%25"}))
     cell.font = Font("Calibri", 9, color=_LINK, underline="single")
     try:

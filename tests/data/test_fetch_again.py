@@ -10,13 +10,16 @@ import threading
 import time
 from contextlib import contextmanager
 
+import pandas as pd
 import pytest
 
 from emo.data import lock
 from emo.data.download import fetch_dataset
+from emo.data.duplicates import find_duplicates
 from emo.data.lock import locked
-from emo.data.manifest import class_names
-from emo.data.set_aside import restore_dataset, set_aside_dataset
+from emo.data.manifest import class_names, scan_splits
+from emo.data.set_aside import occupied, restore_dataset, set_aside_dataset
+from emo.data.split import held_out_manifest, load_split, split_photos, training_manifests
 from emo.errors import UserError
 from emo.paths import PROJECT_ROOT, get_paths
 from tests.data.files import make_folder, make_zip, names_in, photo, sentence, small_set, snapshot
@@ -128,8 +131,8 @@ def test_one_sentence_names_all_that_is_in_the_way(paths, tmp_path, capsys):
     with pytest.raises(UserError) as error:
         fetch_dataset(other, paths)
     text = sentence(error)
-    named = "val/ test/ test_kaggle/ split.csv relabel.csv faces.csv class_names.txt first.zip other.zip root"
-    for word in ("train already holds files of", "emo.set_aside_dataset(paths)", *named.split()):
+    named = "val/ test/ test_kaggle/ split.csv relabel.csv faces.csv class_names.txt first.zip other.zip"
+    for word in ("train already holds files of", "emo.set_aside_dataset(paths)", "ROOT", *named.split()):
         assert word in text
     assert snapshot(paths.data) == before
 
@@ -171,7 +174,9 @@ def test_nothing_to_set_aside_and_nothing_to_restore(paths, capsys):
     with pytest.raises(UserError, match="no dataset 2020"):
         restore_dataset(paths, "2020")
     restore_dataset(paths)
-    assert len(list(paths.data.glob("*/*/*.png"))) == len(small_set()) and not list(paths.set_aside.iterdir())
+    assert len(list(paths.data.glob("*/*/*.png"))) == len(small_set()) and not list(
+        paths.shelves[0].iterdir()
+    )
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
@@ -194,7 +199,117 @@ def test_setting_aside_is_whole_or_nothing(paths, monkeypatch, failing):
         name: content for name, content in snapshot(paths.data).items() if ".set_aside" not in name
     } == before
     set_aside_dataset(paths)  # goes on in the same folder
-    assert len(list(paths.set_aside.iterdir())) == 1 and not paths.train.exists()
+    assert len(list(paths.shelves[0].iterdir())) == 1 and not paths.train.exists()
+
+
+# ---------------------------------------------------------------- photos on one machine, results elsewhere
+
+
+@pytest.fixture
+def drive(tmp_path):
+    """A project as in Colab with USE_DRIVE, and how its next machine finds it."""
+    return lambda machine: get_paths(tmp_path / machine, results=tmp_path / "drive")
+
+
+def test_the_next_machine_has_what_was_decided(drive, tmp_path):
+    archive = make_zip(tmp_path / "a.zip", small_set(splits=(("train", 10),)))
+    first = drive("machine 1")
+    fetch_dataset(archive, first)
+    photos = scan_splits(first)
+    split_photos(photos, find_duplicates(photos), first, fraction=0.3, seed=7, test=0.1)
+    first.relabel.write_text("path,label\ntrain/happy/0.png,anger\n")
+    decided = snapshot(first.decisions)
+    second = drive("machine 2")
+    for look in (load_split, scan_splits, training_manifests):
+        with pytest.raises(UserError, match="holds no photos") as error:
+            look(second)
+        assert "SOURCE" in sentence(error)
+    fetch_dataset(archive, second)
+    train, val = training_manifests(second)
+    assert [len(train), len(val), len(held_out_manifest(second))] == [12, 6, 2]
+    assert set(train["path"].str.startswith(second.train.as_posix())) == {True}
+    assert (pd.concat([train, val]).query("path.str.endswith('happy/0.png')")["label"] == "anger").all()
+    assert snapshot(second.decisions) == decided
+    assert names_in(second.data) == {"train", "dataset.json"}
+
+
+@pytest.mark.parametrize("classes", [("sad", "fear"), ("happy", "anger")])
+def test_another_dataset_meets_the_decisions_about_the_first_in_one_sentence(drive, tmp_path, classes):
+    first = drive("machine 1")
+    fetch_dataset(make_zip(tmp_path / "a.zip", small_set(splits=(("train", 10),))), first)
+    load_split(first)
+    decided = snapshot(first.decisions)
+    second = drive("machine 2")
+    other = make_zip(
+        tmp_path / "b.zip",
+        {f"train/{name}/{n}.png": photo(f"x{name}{n}", size=(9, 9)) for name in classes for n in range(10)},
+    )
+    with pytest.raises(UserError, match=r"split\.csv is about other photos") as error:
+        fetch_dataset(other, second)
+    assert all(
+        word in sentence(error) for word in ("emo.set_aside_dataset(paths)", "ROOT", str(second.split))
+    )
+    assert snapshot(second.decisions) == decided and not occupied(second)
+
+    folder = set_aside_dataset(second)
+    assert names_in(second.decisions) == {".set_aside"}
+    assert fetch_dataset(other, second)["train"] == 20
+    assert class_names(second) == tuple(sorted(classes))
+    set_aside_dataset(second)
+    third = drive("machine 3")  # has no photos of either
+    restore_dataset(third, folder.name)
+    assert {
+        name: file for name, file in snapshot(third.decisions).items() if ".set_aside" not in name
+    } == decided
+
+
+def test_photos_and_decisions_come_back_to_their_places(drive, tmp_path):
+    paths = drive("machine")
+    fetch_dataset(make_zip(tmp_path / "a.zip", small_set()), paths)
+    load_split(paths)
+    before = snapshot(tmp_path)
+    set_aside_dataset(paths)
+    assert not occupied(paths) and not paths.split.exists() and not paths.class_names.exists()
+    restore_dataset(paths)
+    after = {name: file for name, file in snapshot(tmp_path).items() if not name.endswith(".set_aside")}
+    assert after == before
+
+
+def test_a_table_of_pixels_is_known_again_by_its_split(drive, tmp_path):
+    rows = [f"{n % 2},{' '.join(str((n * k) % 251) for k in range(1, 37))},Training" for n in range(1, 21)]
+    table = tmp_path / "fer2013.csv"
+    table.write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    fetch_dataset(table, drive("machine 1"))
+    split = load_split(drive("machine 1"))
+    fetch_dataset(table, drive("machine 2"))
+    assert load_split(drive("machine 2"))["split"].tolist() == split["split"].tolist()
+
+
+# ---------------------------------------------------------------- where a source is looked for
+
+
+@pytest.mark.parametrize("place", ["here", "project", "."])
+def test_a_zip_is_found_in_the_current_folder_and_in_and_beside_the_project(
+    tmp_path, monkeypatch, capsys, place
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    paths = get_paths(tmp_path / "project")
+    archive = make_zip(tmp_path / place / "my faces.zip", small_set())
+    assert fetch_dataset("my faces.zip", paths)["train"] == 8
+    assert fetch_dataset("my faces.zip", paths)["train"] == 8
+    archive.unlink()  # to make room
+    assert fetch_dataset("my faces.zip", paths)["train"] == 8
+    assert capsys.readouterr().out.count("already here") == 2
+
+
+def test_a_missing_zip_names_where_it_was_looked_for(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="does not exist") as error:
+        fetch_dataset("faces.zip", get_paths(tmp_path / "project"))
+    places = [tmp_path / "here", tmp_path / "project", tmp_path]
+    assert all(str(place / "faces.zip") in sentence(error) for place in places)
 
 
 @pytest.mark.parametrize("own", [".", "data", "data/train", "data/val", "data/train/happy", ".."])

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from emo.data.duplicates import find_duplicates
 from emo.data.manifest import scan_splits
-from emo.data.split import count_splits, load_split, split_photos, summarize_split, training_manifests
+from emo.data.split import (
+    count_splits,
+    held_out_manifest,
+    load_split,
+    split_photos,
+    summarize_split,
+    training_manifests,
+)
 from emo.errors import UserError
 from emo.paths import get_paths
 from tests.fixtures import write_photos
@@ -187,14 +194,79 @@ def test_data_val_is_respected_and_duplicates_beyond_can_be_left_out(photos):
     assert {"of_val.jpg", "of_test.jpg"} <= in_split(split(photos), "train")  # and can be undone
 
 
+def test_a_test_share_is_stratified_and_never_trains(photos, capsys):
+    without = in_split(split(photos), "val")
+    photos.split.unlink()
+    table = split(photos, test=0.1)
+    train, val, test = (in_split(table, name) for name in ("train", "val", "test"))
+    assert val == without  # the same photos validate, with a test share and without one
+    assert (len(train | val | test), len(train) + len(val) + len(test)) == (70, 70)
+    assert sum(name.startswith("sad") for name in test) == 2
+    for n in range(10):  # duplicates on one side
+        both = {f"duplicate_{n:03d}.jpg", f"happy_{n:03d}.jpg"}
+        assert [bool(part & both) for part in (train, val, test)].count(True) == 1
+    assert names(held_out_manifest(photos)) == test
+    assert [names(part) for part in training_manifests(photos)] == [train, val]
+    assert f"{len(test)} test" in capsys.readouterr().out
+
+    write_photos(photos.train, 40)  # twenty more in each class
+    table = load_split(photos)
+    assert test <= in_split(table, "test") and train <= in_split(table, "train")
+    assert sum(name.startswith("sad") for name in in_split(table, "test")) in (3, 4)
+
+
+def test_a_test_folder_is_the_test(photos):
+    write_photos(photos.test, 2, seed=6)
+    table = split(photos, test=0.1)
+    assert set(held_out_manifest(photos)["path"].str.contains("/data/test/")) == {True}
+    assert len(in_split(table, "test")) == 6
+
+
+def test_a_duplicate_of_a_photo_in_data_val_is_not_drawn_to_test(paths):
+    write_photos(paths.train, 10)
+    write_photos(paths.val, 2, seed=5)
+    for n in range(2):
+        shutil.copy(paths.val / f"sad/sad_{n:03d}.jpg", paths.train / f"sad/copy_{n}.jpg")
+    for seed in range(5):
+        paths.split.unlink(missing_ok=True)
+        table = split(paths, test=0.5, seed=seed)
+        assert {"copy_0.jpg", "copy_1.jpg"} <= in_split(table, "train")
+        assert len(in_split(table, "val")) == 6 and len(in_split(table, "test")) == 16
+
+
+def test_what_has_trained_is_not_set_aside_to_test_later(photos, capsys):
+    table = split(photos)
+    capsys.readouterr()
+    pd.testing.assert_frame_equal(split(photos, test=0.1), table)
+    assert "Delete the file to draw anew" in capsys.readouterr().out
+    photos.split.unlink()
+    assert len(in_split(split(photos, test=0.1), "test")) > 0
+    assert "Delete the file" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    "count, fraction, complaint", [(1, 0.2, "too few different photos"), (3, 1.5, "between 0 and 1")]
+    "count, shares, complaint",
+    [
+        (1, {}, "too few different photos"),
+        (2, {"test": 0.1}, r"too few different photos to split \(at least 3, one less"),
+        (3, {"fraction": 1.5}, "between 0 and 1"),
+        (3, {"test": -0.1}, "0 for none"),
+        (3, {"fraction": 0.5, "test": 0.5}, "leave no photos to train on"),
+    ],
 )
-def test_too_few_photos_to_split(paths, count, fraction, complaint):
+def test_too_few_photos_to_split(paths, count, shares, complaint):
     write_photos(paths.train, count)
     with pytest.raises(UserError, match=complaint):
-        split(paths, fraction=fraction)
+        split(paths, **shares)
     assert not paths.split.exists()
+
+
+@pytest.mark.parametrize(("count", "test"), [(3, 0.1), (3, 0.7), (5, 0.45)])
+def test_every_class_trains_validates_and_tests_however_small(paths, count, test):
+    write_photos(paths.train, count)
+    split(paths, test=test)
+    for part in (*training_manifests(paths), held_out_manifest(paths)):
+        assert set(part["label"]) == {"anger", "happy", "sad"}
 
 
 def test_every_class_validates_however_small(paths):
@@ -213,7 +285,7 @@ def test_bad_files_are_left_out_with_their_reason(paths, capsys):
     assert (len(train), len(val)) == (24, 6)
     told = capsys.readouterr().out
     assert "Left out 5 of 35 files" in told
-    assert "bad0.png: empty file" in told
+    assert " (train/README.txt: not a photo" in told and "train/happy/bad0.png: empty file, " in told
     assert "train/happy/bad0.png,train,0,0,empty file\n" in paths.split.read_text()
 
     write_photos(paths.train, 1, classes=("happy",), seed=4)

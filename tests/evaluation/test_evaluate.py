@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from emo.data.split import Split, leaked_photos, training_manifests
+from emo.data.duplicates import find_duplicates
+from emo.data.manifest import scan_splits
+from emo.data.split import Split, leaked_photos, split_photos, training_manifests
 from emo.errors import UserError
 from emo.evaluation.calibration import apply_temperature, fit_temperature
 from emo.evaluation.evaluate import (
@@ -18,6 +20,7 @@ from emo.evaluation.evaluate import (
     labelled_photos,
     log_test,
     report,
+    report_on,
     shown_paths,
     validation_temperature,
 )
@@ -331,6 +334,21 @@ def test_test_figures_go_into_the_row_of_the_run(classifier, dataset):
     table = read_table(dataset).set_index("number")
     assert table.loc[number, "test_accuracy"] == 75
     assert table.loc[number, "macro_f1"] == pytest.approx(0.733)
+
+
+def test_photos_that_the_split_holds_out_are_tested_on_and_logged(classifier, dataset):
+    shutil.rmtree(dataset.test)
+    photos = scan_splits(dataset)
+    split_photos(photos, find_duplicates(photos), dataset, test=0.25)
+    number = log_run({"model_file": classifier.path.name}, dataset)
+    train, val = training_manifests(dataset)
+    assert (len(train), len(val)) == (21, 6)
+    assert log_test(evaluate(classifier, train), classifier, dataset) is None
+    manifest, kind = labelled_photos("", classifier, dataset)
+    made = report_on(classifier, manifest, kind, dataset)
+    assert (kind, made.photos) == (Split.TEST, 9)
+    assert not set(manifest.path) & {*train.path, *val.path}
+    assert read_table(dataset).set_index("number").test_accuracy[number] == round(100 * made.accuracy, 1)
 
 
 def test_submission_has_the_competitions_form_and_overwrites_nothing(tmp_path):

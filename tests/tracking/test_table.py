@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -19,10 +20,12 @@ from openpyxl import load_workbook
 from PIL import Image
 
 from emo.errors import UserError
-from emo.paths import PROJECT_ROOT, get_paths
+from emo.paths import PROJECT_ROOT, Paths, get_paths
 from emo.tracking.original_rows import ORIGINAL_ROWS
 from emo.tracking.table import COLUMNS, Sheet, create_table, log_run, read_table, update_run
 from tests.tracking.helpers import PLACE, book_rows, csv_rows, edit_book, numbers, sheet_of, write_csv
+
+RUNS = Paths(PROJECT_ROOT, PROJECT_ROOT / "model" / "fer2013")  # the project's own
 
 
 class Lock:
@@ -40,12 +43,36 @@ class Lock:
         monkeypatch.setattr(os, "replace", replace)
 
 
-def test_the_table_in_the_repository_is_current():
-    head = (PROJECT_ROOT / "experiments.csv").read_text(encoding="utf-8").split("\n")[0]
-    assert head.split(",") == list(COLUMNS)
-    table = read_table(get_paths(PROJECT_ROOT))
+def test_the_projects_own_runs_are_a_table_like_a_users_with_its_curves():
+    assert RUNS.experiments_csv.read_text(encoding="utf-8").split("\n")[0].split(",") == list(COLUMNS)
+    table = read_table(RUNS, Sheet.RUNS)
     assert table["number"].tolist()[:11] == [row["number"] for row in ORIGINAL_ROWS]
     assert table["extra_layers"].tolist()[:11] == [row["extra_layers"] for row in ORIGINAL_ROWS]
+    assert [curve for curve in table["learning_curve"][11:] if not (RUNS.results / curve).is_file()] == []
+    assert numbers(book_rows(RUNS)) == numbers(csv_rows(RUNS))
+
+
+def test_git_tracks_no_table_that_a_users_run_changes(paths):
+    log_run({"model_file": "a.h5"}, paths)
+    update_run("a.h5", {}, paths, Sheet.ABLATIONS)
+    written = {file.name for file in paths.results.glob("experiments*")}
+    assert written == {"experiments.xlsx", "experiments.csv", "experiments_ablations.csv", "experiments.lock"}
+    git = ["git", "-C", PROJECT_ROOT, "check-ignore", "--no-index", *written, "model/a.png", "model/a.h5"]
+    ignored = subprocess.run(git, capture_output=True, text=True, check=False).stdout.split()
+    assert set(ignored) == {*written, "model/a.png", "model/a.h5"}
+
+
+def test_a_table_that_went_on_from_the_projects_own_rows_keeps_all_of_them(paths):
+    # as in a clone of an older version, whose runs were logged behind them
+    for file in (RUNS.experiments, RUNS.experiments_csv, RUNS.ablations_csv):
+        shutil.copy(file, paths.results)
+    assert log_run({"model_file": "mine.h5"}, paths) == 72
+    shutil.copytree(RUNS.model, paths.model, dirs_exist_ok=True)
+    assert log_run({"model_file": "next.h5"}, paths) == 73
+    kept = read_table(paths)
+    pd.testing.assert_frame_equal(
+        kept[~kept["number"].isin((72, 73))].reset_index(drop=True), read_table(RUNS)
+    )
 
 
 def test_runs_are_numbered_from_13_and_typed(paths):

@@ -315,6 +315,18 @@ def test_thumbnails_stay_within_their_cells(paths, size, width):
     assert pixels(start) < (across, down)
 
 
+def test_another_curve_takes_the_place_of_the_first(paths):
+    for name, color in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (300, 200), color).save(paths.model / f"{name}.png")
+    log_run({"learning_curve": "model/a.png", "model_file": "a.h5"}, paths)
+    log_run({"learning_curve": "model/a.png", "model_file": "b.h5"}, paths)
+    update_run("a.h5", {"learning_curve": "model/b.png"}, paths)
+    colors = [Image.open(image.ref).convert("RGB").getpixel((9, 9)) for image in sheet_of(paths)._images]
+    assert sorted(colors) == [(0, 0, 255), (255, 0, 0)]
+    update_run("a.h5", {"learning_curve": "model/gone.png"}, paths)
+    assert len(sheet_of(paths)._images) == 1
+
+
 def test_a_picture_that_cannot_be_decoded_leaves_its_link(paths, capsys):
     Image.effect_noise((1200, 500), 60).save(paths.model / "a.png")
     start, first, *rest = (paths.model / "a.png").read_bytes().split(b"IDAT")

@@ -1,10 +1,14 @@
-"""The tables of README and model/README, and their figures: `python -m tools.readme.tables [ru]`."""
+"""The tables of README and model/README, and their figures: `python -m tools.readme.tables [ru]`.
+
+They come from the project's own runs in model/fer2013, a results folder like a user's:
+`emo.get_paths(ROOT, results="model/fer2013")` has the next run logged there.
+"""
 
 import json
+import os
 import re
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,13 +16,14 @@ from matplotlib.figure import Figure
 
 from emo.evaluation.intervals import wilson
 from emo.experiments import EXPERIMENTS, Experiment
-from emo.paths import PROJECT_ROOT, get_paths
+from emo.paths import PROJECT_ROOT, Paths
 from emo.plots.style import TRAIN, VAL
 from emo.tracking.table import Sheet, read_table
 from tools import ablate
 from tools.readme.markdown import markdown, number
 
 FIGURE = PROJECT_ROOT / "images" / "road.png"
+RUNS = Paths(PROJECT_ROOT, PROJECT_ROOT / "model" / "fer2013")
 TEST_PHOTOS = 3589  # of FER2013
 HEADINGS = {
     "en": "No.|Date|Base model|Extra layers|Optimizer|Augmentation|Epochs|Validation, %",
@@ -79,7 +84,7 @@ def table(language: str) -> str:
             row.epochs,
             f"{row.val_accuracy:g}",
         )
-        for row in read_table(get_paths(PROJECT_ROOT), Sheet.RUNS).itertuples()
+        for row in read_table(RUNS, Sheet.RUNS).itertuples()
         if not row.settings
     ]
     return markdown(HEADINGS[language].split("|"), rows)
@@ -87,7 +92,7 @@ def table(language: str) -> str:
 
 def tested() -> pd.DataFrame:
     """The runs on FER2013 whose test accuracy is known, with their `experiment` and `interval` (%)."""
-    rows = read_table(get_paths(PROJECT_ROOT), Sheet.RUNS).query("settings != '' and test_accuracy.notna()")
+    rows = read_table(RUNS, Sheet.RUNS).query("settings != '' and test_accuracy.notna()")
     rows["experiment"] = [Experiment.from_json(settings) for settings in rows.settings]
     hits = rows.test_accuracy / 100 * TEST_PHOTOS
     rows["interval"] = list(zip(*(100 * bound for bound in wilson(hits, TEST_PHOTOS)), strict=True))
@@ -110,7 +115,7 @@ def results(language: str) -> str:
                 number(f"**{row.test_accuracy:.1f}** ± {(high - low) / 2:.1f}", language),
                 number(f"{row.macro_f1:.3f}", language),
                 f"{row.seconds / 60:.0f}",
-                f"[png]({Path(row.learning_curve).name})",
+                f"[png]({os.path.relpath(RUNS.results / row.learning_curve, PROJECT_ROOT / 'model')})",
             )
         )
     return markdown(RESULTS[language].split("|"), rows)
@@ -119,7 +124,7 @@ def results(language: str) -> str:
 def headline(language: str) -> str:
     """What README begins with: the best of the original project, emo_mini, the best network, the ensemble."""
     headings, original, own, unknown, mini, fer, single, how, ensemble = HEADLINE[language]
-    rows = read_table(get_paths(PROJECT_ROOT)).set_index("number")
+    rows = read_table(RUNS).set_index("number")
     size = Experiment.from_json(rows.settings[68]).image_size
 
     def accuracy(percent: float, mark: str = "") -> str:
@@ -151,9 +156,9 @@ def changed(experiment: Experiment) -> dict:
 
 
 def ablations() -> pd.DataFrame:
-    """What `tools.ablate` makes of its rows in the project's table."""
+    """What `tools.ablate` makes of its rows among them."""
     variants = ablate.list_variants("xception_imagenet_notop.weights.h5")
-    return ablate.summarize(variants, ablate.SEEDS, get_paths(PROJECT_ROOT))
+    return ablate.summarize(variants, ablate.SEEDS, RUNS)
 
 
 def road() -> Figure:
