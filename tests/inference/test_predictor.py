@@ -1,6 +1,7 @@
 """What people hand to `predict`, and what it says where that is not all photos, or does not fit."""
 
 import os
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import keras
@@ -10,14 +11,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from emo.data import faces
 from emo.data.geometry import Crop
 from emo.errors import UserError
 from emo.inference.classifier import Classifier, find_model
 from emo.inference.ensemble import Ensemble
 from emo.inference.grad_cam import grad_cam
-from emo.inference.photo import open_photo
+from emo.inference.photo import classify_faces, open_photo
 from emo.inference.video import classify_video
 from emo.paths import EMO_MINI
+from tests.data.test_faces import FLOWER, HOPPER
 from tests.fixtures import COLORS, picture
 
 NAMES = ("dark", "bright")
@@ -147,6 +150,59 @@ def test_a_path_where_nothing_can_lie_is_one_short_sentence(ask, classifier, tmp
         with pytest.raises(UserError, match=says) as told:
             calls[ask](path)
         assert "\n" not in str(told.value) and len(str(told.value)) < 400
+
+
+# ---------------------------------------------------------------- photos that are no face
+
+
+def told_of_faces(capsys) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if "Faces were not looked for" in line]
+
+
+def test_a_photo_with_a_small_face_is_told_once_and_a_face_is_not(classifier, tmp_path, capsys):
+    photo, face = HOPPER, tmp_path / "face.png"
+    with Image.open(photo) as picture:
+        picture.crop((170, 90, 360, 310)).save(face)
+        for given in (photo, [photo, face, photo], picture.copy()):
+            for model in (brightness(), Ensemble([brightness(), classifier])):
+                model.predict(given)
+                (said,) = told_of_faces(capsys)
+                assert "emo.classify_faces" in said
+                assert said.count(str(photo)) == (
+                    len(given) - 1 if isinstance(given, list) else given is photo
+                )
+    for given in (face, FLOWER, np.asarray(Image.open(photo))):
+        brightness().predict(given)
+        assert told_of_faces(capsys) == []
+
+
+def test_where_faces_are_looked_for_or_named_nothing_is_told(tmp_path, capsys):
+    cropping = brightness()
+    cropping.metadata = {"experiment": {"face_margin": 0.3}}
+    cropping.predict(HOPPER)
+    classify_faces(brightness(), HOPPER)
+    brightness().predict(HOPPER, [None])
+    assert told_of_faces(capsys) == []
+
+
+def test_a_folder_and_a_loop_are_not_slowed_by_faces(tmp_path, capsys):
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").symlink_to(HOPPER)
+    brightness().predict(tmp_path)
+    assert told_of_faces(capsys) == []
+    looping = brightness()
+    for _ in range(looping.looks + 2):
+        looping.predict(HOPPER)
+    assert len(told_of_faces(capsys)) == brightness().looks
+
+
+def test_without_mtcnn_nothing_is_told_of_faces(classifier, monkeypatch, capsys):
+    def not_installed(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(faces, "version", not_installed)
+    assert len(classifier.predict(HOPPER)) == 1
+    assert capsys.readouterr().out == ""
 
 
 # ---------------------------------------------------------------- memory
