@@ -119,7 +119,7 @@ def test_test_reports_shows_and_answers(executed):
     row = read_table(paths).iloc[-1]
     assert 0 <= row.test_accuracy <= 100
     assert f"accuracy {row.test_accuracy:.1f}%" in text
-    with (paths.results / "predictions.csv").open() as file:
+    with (paths.results / "predictions.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["image_path", "emotion"]
     assert {row[1] for row in rows[1:]} <= {"anger", "happy", "sad"}
