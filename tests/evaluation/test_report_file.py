@@ -2,6 +2,7 @@ import base64
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -126,17 +127,40 @@ def test_names_from_outside_stay_text(tmp_path):
     assert list(read_report(path.with_suffix(".json")).confusion.index) == list(names)
 
 
-def test_nothing_is_overwritten(made, tmp_path):
-    first = save_report(made, tmp_path)
-    assert first.name == "a_report.html"
-    before = {file.name: file.read_bytes() for file in tmp_path.glob("a_report*")}
-    second = save_report(made, tmp_path)
-    assert second.name == "a_report_2.html"
-    second.unlink()
-    third = save_report(made, tmp_path)  # its JSON alone still takes the number
-    assert third.name == "a_report_3.html"
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    assert sorted(before) == ["a_report.html", "a_report.json"]
+def names(folder) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.is_file())
+
+
+def test_a_second_report_of_the_same_answers_replaces_the_first(made, tmp_path):
+    pair = ["a_report.html", "a_report.json"]
+    first = save_report(made, tmp_path / "model")
+    assert (first.name, names(first.parent)) == (pair[0], pair)
+    first.write_text("older")
+    warmer = replace(made, temperature=2.5)  # fitted anew; the answers are the same
+    assert save_report(warmer, first.parent) == first
+    assert names(first.parent) == pair and "2.50" in first.read_text(encoding="utf-8")
+    assert read_report(first.with_suffix(".json")).temperature == 2.5
+    first.unlink()
+    assert save_report(made, first.parent) == first and names(first.parent) == pair
+
+
+def test_what_says_something_else_is_kept(made, tmp_path):
+    first = save_report(made, tmp_path / "model")
+    kept = {file.name: file.read_bytes() for file in first.parent.iterdir()}
+    table = made.predictions
+    # a newer model in a file of that name, other photos, labels that were corrected
+    others = [
+        table.assign(emotion=table.emotion.to_numpy()[::-1]),
+        table.iloc[:-1],
+        table.assign(label=["sad", *table.label[1:]]),
+    ]
+    for number, other in enumerate(others, 2):
+        page = save_report(report(other, NAMES, model="a.h5"), first.parent)
+        assert page.name == f"a_report_{number}.html"
+    assert {name: (first.parent / name).read_bytes() for name in kept} == kept
+    (tmp_path / "a_report.json").write_text("mine")
+    assert save_report(made, tmp_path).name == "a_report_2.html"
+    assert (tmp_path / "a_report.json").read_text() == "mine"
 
 
 def test_the_file_is_called_after_the_model(tmp_path):
@@ -291,8 +315,22 @@ def test_a_mutated_report_reads_or_is_one_sentence(saved, data):
         assert 0 <= read_report(path).accuracy <= 1
 
 
-def test_on_a_full_disk_no_half_of_the_pair_is_left(made, full_disk):
-    full_disk.fill(leave=40_000)  # room for the JSON alone
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make room"):
+@pytest.mark.parametrize("leave", [0, 8192, 40_000])  # 40,000: room for the JSON alone
+def test_on_a_full_disk_no_half_of_the_pair_is_left(made, full_disk, leave):
+    full_disk.fill(leave=leave)
+    with pytest.raises(
+        UserError, match=r"a_report.* cannot be written \(No space left on device\); make room"
+    ):
         save_report(made, full_disk.folder, photos=0)
-    assert [file.name for file in full_disk.folder.iterdir()] == ["filler"]
+    assert names(full_disk.folder) == ["filler"]
+
+
+def test_on_a_full_disk_the_older_report_stays_as_it_was(made, full_disk):
+    page = save_report(made, full_disk.folder, photos=0)
+    before = {file.name: file.read_bytes() for file in full_disk.folder.iterdir()}
+    full_disk.fill(leave=40_000)
+    with pytest.raises(UserError, match="cannot be written"):
+        save_report(replace(made, temperature=2.5), full_disk.folder, photos=0)
+    full_disk.empty()
+    assert {file.name: file.read_bytes() for file in full_disk.folder.iterdir()} == before
+    assert save_report(made, full_disk.folder, photos=0) == page
