@@ -126,6 +126,24 @@ def test_test_reports_shows_and_answers(executed):
     assert len(rows) == 4
 
 
+def test_a_photo_is_answered_though_the_labels_in_data_are_not_the_models(executed, tmp_path):
+    _, paths = executed
+    shutil.copytree(paths.data, tmp_path / "data")
+    photo = str(tmp_path / "data/test/happy/happy_000.jpg")
+    notebook = execute(TEST, tmp_path, ROOT=str(tmp_path), MODEL="emo_mini", PHOTO=photo)
+    text = printed(notebook)
+    assert "labelled anger, but emo_mini_fer2013.h5 knows only angry, disgust" in text
+    assert pictures(notebook) == 1  # my photo
+    assert (tmp_path / "predictions.csv").read_text(encoding="utf-8-sig").count("\n") == 4
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_wrong_path_is_told_before_the_long_work(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"VIDEO: There is no nowhere\.mp4"):
+        execute(TEST, tmp_path, ROOT=str(tmp_path), SOURCE="sample", VIDEO="nowhere.mp4")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_an_upload_in_jupyter_shows_a_button_and_holds_nothing_up(tmp_path):
     cells = [cell for cell in nbformat.read(PROJECT / TEST, as_version=4).cells if cell.cell_type == "code"]
     mine = [cell for cell in cells if "ask_for_photo(" in cell.source or "open_photo(" in cell.source]
