@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -313,6 +314,48 @@ def test_a_mutated_report_reads_or_is_one_sentence(saved, data):
     path.write_bytes(content)
     with suppress(UserError):
         assert 0 <= read_report(path).accuracy <= 1
+
+
+LONG = "a_class_with_a_name_much_longer_than_a_phone_is_wide_" * 2
+# what is cut by the window, or wider than it, and lies in nothing that scrolls
+CUT = """() => [...document.querySelectorAll("body *")]
+  .filter(e => !e.parentElement.closest(".wide") && (e.getBoundingClientRect().right > innerWidth
+    || (e.scrollWidth > e.clientWidth + 1 && e.clientWidth && getComputedStyle(e).overflowX != "auto")))
+  .map(e => `${e.tagName}.${e.className}`)"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_of_the_page_is_cut_on_a_phone_or_a_screen(tmp_path, width):
+    api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no Chromium here")
+    classes = (*(f"emotion {number}" for number in range(8)), LONG)
+    table = random_answers(200, names=classes)
+    table["path"] = [f"/photos/{label}/{LONG}{number}.jpg" for number, label in enumerate(table.label)]
+    file = save_report(report(table, classes, model=f"mean of 2: {LONG}.h5, {LONG}2.h5"), tmp_path)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(CUT) == []
+        # a table that is wider than a phone scrolls, with the names of its rows in view
+        scrolled = page.evaluate("""() => { const box = document.querySelector(".matrix").parentElement;
+          box.scrollLeft = 10000; return [box.scrollLeft > 0, document.querySelector(".matrix tbody th")
+          .getBoundingClientRect().left >= box.getBoundingClientRect().left]; }""")
+        assert scrolled == [width == 390, True]
+        browser.close()
+
+
+def test_tables_scroll_or_stack_and_names_wrap(made, tmp_path):
+    page = read(save_report(made, tmp_path))
+    style = page.text
+    assert ".wide { overflow-x: auto" in style and "overflow-wrap: break-word" in style
+    assert "@media screen and (max-width: 44rem)" in style and "position: sticky" in style
+    labels = [attrs["data-label"] for tag, attrs in page.elements if tag == "td" and "data-label" in attrs]
+    assert labels[:5] == ["photos", "precision", "recall", "F1", "most often taken for"]
 
 
 @pytest.mark.parametrize("leave", [0, 8192, 40_000])  # 40,000: room for the JSON alone
