@@ -131,6 +131,10 @@ def test_faces_are_looked_for_once(paths):
     photo = photo.rename(paths.train / "renamed.png")
     assert find_faces([photo], paths).angle[0] == 77.7
 
+    text = paths.faces.read_text(encoding="utf-8")
+    paths.faces.write_text(text, encoding="utf-8-sig", newline="\r\n")  # as Excel saves it
+    assert find_faces([photo], paths).angle[0] == 77.7
+
     paths.faces.write_text(paths.faces.read_text().replace("mtcnn ", "another "))
     assert find_faces([photo], paths).angle[0] == angle
     paths.faces.write_text(paths.faces.read_text()[:-30])
