@@ -71,8 +71,10 @@ def executed(tmp_path_factory):
             COPIES=1,
         ),
         TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES),
-        TEST: execute(TEST, folder, ROOT=str(root), PHOTO=str(source / "test/happy/happy_000.jpg")),
     }
+    (model,) = (root / "model").glob("*.h5")
+    photo = str(source / "test/happy/happy_000.jpg")
+    notebooks[TEST] = execute(TEST, folder, ROOT=str(root), PHOTO=photo, COMPARE_WITH=model.stem)
     return notebooks, get_paths(root)
 
 
@@ -111,6 +113,7 @@ def test_test_reports_shows_and_answers(executed):
     text = printed(notebooks[TEST])
     assert "On test photos: accuracy" in text
     assert pictures(notebooks[TEST]) == 3  # my photo, the report, mistakes
+    assert "No clear difference: +0.0 points" in text and ".h5 (the first): wrong" in text
     assert "No face was found: this is what the classifier says of the whole photo." in text
     assert "(0, 0, 40, 40)" in text
     (page,), (card,) = paths.model.glob("*_report.html"), paths.model.glob("*.md")
