@@ -35,7 +35,8 @@ from emo.evaluation.evaluate import labelled_photos  # which photos to test on
 from emo.evaluation.evaluate import log_test  # test figures into the row of the run
 from emo.evaluation.evaluate import report_on  # evaluate with all that data/ tells
 from emo.evaluation.evaluate import validation_temperature  # that of the validation photos
-from emo.evaluation.model_card import write_card  # the model card beside a .h5
+from emo.evaluation.given import check_given  # the test notebook's parameters name what is there
+from emo.evaluation.model_card import write_card  # the model card of a .h5
 from emo.evaluation.report_file import read_report  # a saved report
 from emo.evaluation.report_file import save_report  # one HTML file and its JSON
 from emo.evaluation.submission import write_submission  # image_path,emotion

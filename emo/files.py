@@ -13,6 +13,9 @@ from filelock import FileLock, Timeout
 
 from emo.errors import UserError
 
+BOM = (
+    "\ufeff"  # in front of a CSV that people open: without it Excel takes UTF-8 for the country's 8-bit code
+)
 LEFTOVERS = {".DS_Store", ".gitkeep", "Thumbs.db", "desktop.ini"}
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 LEFTOVER_SECONDS = 3600.0  # after which a draft is one that a kill left: no file here takes so long to write
@@ -139,10 +142,14 @@ def user_path(given: str | Path) -> Path:
     return path
 
 
+def encoded(text: str) -> bytes:
+    """As UTF-8; what that cannot hold becomes its escape."""
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate: a file name in another encoding
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all, as UTF-8; what that cannot hold becomes its escape."""
-    # a lone surrogate comes from a file name in another encoding
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    """Writes the file whole or not at all, `encoded`. Raises WriteError."""
+    write_bytes(path, encoded(text))
 
 
 @contextmanager

@@ -38,6 +38,18 @@ OLD_WORDS = {
     "held-out": r"chose no threshold|пороги не выбирали",
     "unaugmented": r"as they lie on disk|как они лежат на диске",
 }
+RUSSIAN_WORDS = {
+    "overfit": "переобуч",
+    "near-duplicate": "почти дубликат",
+    "duplicate": "дубликат",
+    "nsemble": "ансамбл",
+    "test-time augmentation": "аугментация при тестировании",
+    "label smoothing": "сглаживани",
+    "moving average": "скользяще",
+    "calibration": "калибровк",
+    "confusion": "матриц",
+    "learning rate": "скорост",
+}
 
 
 def text_of(page: str) -> str:
@@ -145,6 +157,25 @@ def test_russian_decimals_have_commas(page):
         r"\d+\.\d+\.\d+|(Python|TensorFlow|Keras|CC0|BY) \d+\.\d+(–\d\.\d+)?", "", prose
     )  # versions, dates
     assert re.findall(r"\S*\d\.\d\S*", prose) == []
+
+
+@pytest.mark.parametrize("page", RUSSIAN)
+def test_russian_thousands_have_spaces_and_no_number_is_broken(page):
+    prose = re.sub(r"`[^`]*`", "", without_code(text_of(page)))
+    assert re.findall(r"\b[1-9]\d{0,2},\d{3}\b", prose) == []
+    assert re.findall(r"\d\n\d{3}\b", prose) == []
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_russian_has_the_fields_word_where_english_has_it(page):
+    english, russian = text_of(page), text_of(page.replace(".md", ".ru.md")).lower()
+    assert [word for word, stem in RUSSIAN_WORDS.items() if word in english and stem not in russian] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
+def test_the_first_example_finds_faces(page):
+    first = re.search(r"```python\n(.*?)```", text_of(page), re.DOTALL).group(1)
+    assert "classify_faces" in first and ".predict(" not in first
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.ru.md"])

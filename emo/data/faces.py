@@ -39,6 +39,7 @@ CLOSE, CLOSE_VIEW = 0.5, 96  # margin and pixels of a second look, levelled: a t
 SEVERAL = 0.5  # a face of this share of the largest one's side is more than background
 ALL_SEVERAL = 0.25  # the same where every face is wanted
 GLANCE_VIEW = 256  # pixels a side in one quick look: faces from a thirteenth of the frame's longer side on
+FILLS = 0.8  # of the photo's longer side: a face beyond it gets smaller by a crop with any usual margin
 FRAME = Crop()  # without room around it: a face fills no frame as it fills a photo
 BATCH = 64  # views at a time
 CHUNK = 256  # photos after which those found are kept
@@ -126,12 +127,18 @@ def face_crops(faces: pd.DataFrame, margin: float) -> list[Crop | None]:
 
 
 def summarize_faces(faces: pd.DataFrame) -> str:
-    """The rows of `find_faces` counted, in half a sentence."""
+    """The rows of `find_faces` counted, in half a sentence; a second one where most photos need no crop."""
     unreadable = int((faces["problem"] != "").sum())
     one, several = int((faces["faces"] == 1).sum()), int((faces["faces"] > 1).sum())
     none = len(faces) - unreadable - one - several
     said = f"{one:,} cropped, {none:,} without a face and {several:,} with several kept whole"
-    return said + (f", {unreadable:,} unreadable" if unreadable else "")
+    said += f", {unreadable:,} unreadable" if unreadable else ""
+    if one and faces["side"].median() > FILLS:
+        said += (
+            "; most faces fill their photo already, and a crop with a margin shows them smaller: "
+            "leave face_margin at None"
+        )
+    return said
 
 
 def _find(

@@ -36,6 +36,15 @@ class Comparison:
         low, high = self.interval
         return self.p < 0.05 and (low > 0 or high < 0)
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """The photos that each model got right and wrong: rows the first, columns the second."""
+        return pd.DataFrame(
+            [[self.both, self.only_first], [self.only_second, self.neither]],
+            index=[f"{self.first}: right", f"{self.first}: wrong"],
+            columns=[f"{self.second}: right", f"{self.second}: wrong"],
+        )
+
     def __str__(self) -> str:
         points, low, high = (100 * share for share in (self.difference, *self.interval))
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
@@ -67,9 +76,8 @@ def compare(first: Report, second: Report) -> Comparison:
         int(photos.sum()) for photos in (a & b, a & ~b, ~a & b, ~a & ~b)
     )
     differing = only_first + only_second
-    names = first.model, second.model
     return Comparison(
-        *(names if len(set(names)) == 2 and all(names) else ("the first", "the second")),
+        *_names(first.model, second.model),
         both,
         only_first,
         only_second,
@@ -77,6 +85,16 @@ def compare(first: Report, second: Report) -> Comparison:
         difference=(only_second - only_first) / len(a),
         interval=paired_difference(both, only_second, only_first, neither),
         p=float(binomtest(only_second, differing).pvalue) if differing else 1.0,
+    )
+
+
+def _names(first: str, second: str) -> tuple[str, str]:
+    """Both models' names, told apart where they are the same file's or missing."""
+    if first and second and first != second:
+        return first, second
+    return (
+        f"{first} (the first)" if first else "the first",
+        f"{second} (the second)" if second else "the second",
     )
 
 

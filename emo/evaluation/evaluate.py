@@ -29,6 +29,13 @@ from emo.inference.predictor import Predictor
 from emo.paths import Paths
 from emo.tracking import table as runlog
 
+SPLIT_NOTES = {
+    Split.VAL: "These photos chose the best epoch of a model that was trained here: on new ones it may do a "
+    "little worse.",
+    Split.TRAIN: "A model that was trained here has seen these photos: they do not tell how well it does on "
+    "new ones.",
+}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -76,8 +83,12 @@ class Report:
             )
         elif rest:
             figures.append("none has a duplicate in training")
-        note = f"\n{self.order_note}" if self.order_note else ""
-        return " · ".join(figures) + note
+        return "\n".join(filter(None, (" · ".join(figures), self.split_note, self.order_note)))
+
+    @property
+    def split_note(self) -> str:
+        """A sentence on photos that the model knows from its training; "" for photos to test on."""
+        return SPLIT_NOTES.get(self.split, "")
 
     @property
     def better_order(self) -> list[str] | None:
@@ -151,12 +162,8 @@ def evaluate(
     gave for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
     """
     manifest = photos if isinstance(photos, pd.DataFrame) else _labelled_folder(Path(photos).expanduser())
-    unknown = sorted(set(manifest.label) - set(classifier.class_names))
-    if unknown:
-        raise UserError(
-            f"The photos are labelled {', '.join(unknown)}, but {classifier.name} knows only "
-            f"{', '.join(classifier.class_names)}; rename the class folders or choose another model."
-        )
+    if fault := _unknown_labels(manifest.label, classifier):
+        raise UserError(f"{fault}; rename the class folders or choose another model.")
     predictions = classifier.predict(list(manifest.path))
     predictions.insert(1, "label", manifest.label.to_numpy())
     return report(
@@ -170,14 +177,28 @@ def evaluate(
     )
 
 
+def _unknown_labels(labels: Iterable[str], classifier: Predictor) -> str:
+    """What is wrong with labels that the classifier does not know; "" where it knows all."""
+    if unknown := sorted(set(labels) - set(classifier.class_names)):
+        known = ", ".join(classifier.class_names)
+        return f"The photos are labelled {', '.join(unknown)}, but {classifier.name} knows only {known}"
+    return ""
+
+
 def _labelled_folder(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give one that holds a sub-folder per class.")
-    files = sorted(file for file in files_below(folder) if is_photo(file) and file.parent != folder)
-    if not files:
+    photos = _in_class_folders(folder)
+    if photos.empty:
         raise UserError(f"{folder} holds no photo in a sub-folder named as a class.")
+    return photos
+
+
+def _in_class_folders(folder: Path) -> pd.DataFrame:
+    """The photos below a folder, labelled by its sub-folders: path, label."""
+    files = sorted(file for file in files_below(folder) if is_photo(file) and file.parent != folder)
     labels = [file.relative_to(folder).parts[0] for file in files]
-    return pd.DataFrame({"path": [file.as_posix() for file in files], "label": labels})
+    return pd.DataFrame({"path": [file.as_posix() for file in files], "label": labels}, dtype=object)
 
 
 def labelled_photos(
@@ -186,31 +207,46 @@ def labelled_photos(
     """The photos to test on, as a manifest, and what they are to the models of this project.
 
     `folder` where it is given, else those held out to test, else the validation photos of the model's own
-    training. Where there are none at all, an empty manifest and None, and a sentence is printed.
+    training. Where there are none at all, or their labels are not the model's, an empty manifest and None,
+    and a sentence is printed: what needs no labels goes on.
     """
+    photos, split = _find_labelled(folder, classifier, paths)
+    if fault := _unknown_labels(photos.label, classifier):
+        print(
+            f"{fault}: it is not measured on them. Give a folder of photos with its labels, or another model."
+        )
+    elif len(photos):
+        return photos, split
+    else:
+        print(f"{paths.data} holds no labelled photos to test on: fetch a dataset, or give a folder.")
+    return pd.DataFrame(columns=["path", "label"]), None
+
+
+def _find_labelled(
+    folder: str | Path, classifier: Predictor, paths: Paths
+) -> tuple[pd.DataFrame, Split | None]:
     if folder:
         place = Path(folder).expanduser()
         known = {paths.train: Split.TRAIN, paths.train_aug: Split.TRAIN, paths.val: Split.VAL}
         inside = [split for part, split in known.items() if place.resolve().is_relative_to(part.resolve())]
         return _labelled_folder(place), inside[0] if inside else Split.TEST
-    if any(map(is_photo, files_below(paths.train))):
+    trained = _in_class_folders(paths.train)
+    if _unknown_labels(trained.label, classifier):
+        return trained, Split.TRAIN  # before they are split, which may take minutes
+    if len(trained):
         test = held_out_manifest(paths)
         if len(test):
             return test, Split.TEST
         return training_manifests(paths)[1], Split.VAL
-    if any(map(is_photo, files_below(paths.test))):
-        return _labelled_folder(paths.test), Split.TEST
-    print(f"{paths.data} holds no labelled photos to test on: fetch a dataset, or give a folder.")
-    return pd.DataFrame(columns=["path", "label"]), None
+    return _in_class_folders(paths.test), Split.TEST
 
 
 def validation_temperature(classifier: Predictor, paths: Paths) -> float | None:
     """`fit_temperature` on the validation photos of `data/`; None where they are not of its classes."""
-    if not any(map(is_photo, files_below(paths.train))):
-        return None
+    trained = _in_class_folders(paths.train)
+    if trained.empty or _unknown_labels(trained.label, classifier):
+        return None  # the photos are away, or those of another project
     photos = training_manifests(paths)[1]
-    if not set(photos.label) <= set(classifier.class_names):
-        return None  # the photos of another project
     return fit_temperature(evaluate(classifier, photos, split=Split.VAL).predictions)
 
 

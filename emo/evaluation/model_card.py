@@ -1,4 +1,4 @@
-"""The model card: what a saved model is, learned from, can do and is not for; Markdown beside its `.h5`."""
+"""The model card: what a saved model is, learned from, can do and is not for; Markdown in `model/`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from emo.data.split import count_splits
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report
 from emo.evaluation.report_file import TEMPLATES, taken_for
-from emo.files import write_text
+from emo.files import encoded, write_text
 from emo.inference.classifier import Classifier
 from emo.inference.predictor import Predictor
-from emo.paths import Paths, numbered
+from emo.paths import EMO_MINI, Paths, numbered
 
 SEAL = "<!-- Written by emo.write_card, which replaces this file only while nobody has edited it: "
 
 
 def write_card(classifier: Predictor, report: Report, paths: Paths) -> Path:
-    """Writes `<model>.md` beside the `.h5`, or into `model/` where that cannot be written to; gives its path.
+    """Writes `<model>.md` into `model/`, where the report is saved too; gives its path.
 
     Data, split, settings, results, calibration, limits and responsible use: from what the `.h5` says of
     itself, from `data/` where its classes are the model's, and from `report`. A card that somebody has edited
-    is kept: the new one gets the next number. Raises UserError for an ensemble, which has no file of its own.
+    is kept: the new one gets the next number. The model that comes with the project has its card beside it,
+    to which nothing is added. Raises UserError for an ensemble, which has no file of its own.
     """
     if not isinstance(classifier, Classifier):
-        raise UserError("A card lies beside one .h5, and an ensemble has several: write each member's own.")
+        raise UserError("A card is that of one .h5, and an ensemble has several: write each member's own.")
+    if classifier.path.resolve() == EMO_MINI:
+        return EMO_MINI.with_suffix(".md")
     experiment = classifier.metadata.get("experiment") or {}
     text = TEMPLATES.get_template("card.md").render(
         classifier=classifier,
@@ -45,14 +48,7 @@ def write_card(classifier: Predictor, report: Report, paths: Paths) -> Path:
         **_data(classifier, paths),
     )
     text += f"\n\n{SEAL}{_digest(text)} -->\n"
-    beside = classifier.path.with_suffix(".md")
-    try:
-        return _write(text, beside)
-    except OSError:  # a folder that somebody shares to be read
-        return _write(text, paths.model / beside.name)
-
-
-def _write(text: str, wanted: Path) -> Path:
+    wanted = paths.model / f"{classifier.path.stem}.md"
     card = next(path for path in numbered(wanted) if not _is_edited(path))
     write_text(card, text)
     return card
@@ -64,7 +60,7 @@ def _data(classifier: Classifier, paths: Paths) -> dict:
     if set(counts.index) - {"all"} != set(classifier.class_names):
         return {"counts": None, "record": {}, "split": {}}
     try:
-        record = json.loads(paths.dataset_record.read_text(encoding="utf-8"))
+        record = json.loads(paths.dataset_record.read_text(encoding="utf-8-sig"))
         record["source"] = _public(record["source"])
     except (OSError, ValueError, TypeError, KeyError):  # none: the photos were placed by hand
         record = {}
@@ -77,7 +73,7 @@ def _public(source: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+    return hashlib.sha256(encoded(text)).hexdigest()
 
 
 def _is_edited(card: Path) -> bool:

@@ -21,7 +21,7 @@ from emo.environment import PLOT_STYLE, git_commit, versions
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report, percent, shown_paths
 from emo.evaluation.evaluate import report as make_report
-from emo.files import told, write_text
+from emo.files import atomic, encoded, told, write_text
 from emo.paths import numbered
 from emo.plots.evaluation import plot_coverage, plot_reliability
 
@@ -47,16 +47,15 @@ def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
     """Writes `<model>_report.html` and `<model>_report.json` into `folder` and gives the path of the first.
 
     `photos` of the surest mistakes are shown in the HTML; 0 where faces must not be handed on. The JSON holds
-    every answer, and files by their path below the photos' folder alone. Existing files are kept: the new
-    pair gets the next free number in its name.
+    every answer, and files by their path below the photos' folder alone. A report of that model with the same
+    answers for the same photos is replaced; any other is kept, and the new pair gets the next free number in
+    its name. Both files are written, or neither.
     """
     folder = Path(folder).expanduser()
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
     page = next(
-        path
-        for path in numbered(folder / f"{file_stem(report)}_report.html")
-        if not path.exists() and not path.with_suffix(".json").exists()
+        path for path in numbered(folder / f"{file_stem(report)}_report.html") if _is_free(path, report)
     )
     made = {
         "date": datetime.now().isoformat(timespec="seconds"),
@@ -65,13 +64,27 @@ def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
     }
     data = page.with_suffix(".json")
     html = _to_html(report, made | {"data": data.name}, photos)
-    write_text(data, _to_json(report, made))
-    try:
-        write_text(page, html)
-    except OSError:
-        data.unlink(missing_ok=True)  # no half of a pair
-        raise
+    with atomic(page) as draft:  # the page takes its place once the JSON has: no half of a pair
+        draft.write_bytes(encoded(html))
+        write_text(data, _to_json(report, made))
     return page
+
+
+def _is_free(page: Path, report: Report) -> bool:
+    """Whether nothing is there, or an older report that says the same of the same photos."""
+    data = page.with_suffix(".json")
+    if not page.exists() and not data.exists():
+        return True
+    try:
+        older = read_report(data)
+    except UserError:
+        return False
+    return older.model == report.model and _answers(older).equals(_answers(report))
+
+
+def _answers(report: Report) -> pd.DataFrame:
+    table = report.predictions[["path", "label", "emotion"]].astype(str)
+    return table.assign(path=shown_paths(table.path)).sort_values(["path", "label"], ignore_index=True)
 
 
 def file_stem(report: Report) -> str:

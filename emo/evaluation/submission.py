@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from emo.errors import UserError
-from emo.files import write_text
+from emo.files import BOM, write_text
 from emo.paths import free_path
 
 
@@ -16,17 +16,20 @@ def write_submission(predictions: pd.DataFrame, path: str | Path, sample: str | 
     """The competition's CSV: `image_path,emotion`, a row per photo, `image_path` the file's name.
 
     Where there is a file `sample` (`Paths.sample_submission`), its rows decide: the same photos by name, in
-    its order, spelled as there, under its header. A photo that could not be read has an empty emotion, and is
-    named. An existing file is kept: the new one gets the next free number in its name. Raises UserError
-    where `sample` names other photos, or is no table of two columns.
+    its order, spelled as there, under its header, with a byte order mark only if it has one; without it there
+    is one, for Excel. A photo that could not be read has an empty emotion, and is named. An existing file is
+    kept: the new one gets the next free number in its name. Raises UserError where `sample` names other
+    photos, or is no table of two columns.
     """
     rows = pd.DataFrame(
         {"image_path": [Path(file).name for file in predictions.path], "emotion": predictions.emotion}
     )
+    mark = BOM
     if sample is not None and Path(sample).is_file():
         rows = _as_in_sample(rows, Path(sample))
+        mark = BOM if Path(sample).read_bytes().startswith(BOM.encode()) else ""
     path = free_path(Path(path))
-    write_text(path, rows.to_csv(index=False, lineterminator="\n"))
+    write_text(path, mark + rows.to_csv(index=False, lineterminator="\n"))
     if unread := rows.iloc[:, 0][rows.iloc[:, 1].isna()].tolist():
         print(
             f"{_first(unread)} could not be read: the emotion is empty in {path.name}; write one there "

@@ -25,6 +25,8 @@ from emo.paths import EMO_MINI
 # (371 of 400 drawn at random: median of photo / face 0.98, half of them 0.89–1.06)
 FACE_MARGIN = 0.0
 SUFFIXES = (".h5", ".hdf5", ".keras")  # of saved models; those that are no .h5 are opened by name alone
+EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem, "emo_mini")
+LISTED = 8  # models that a message names
 BATCH = 64  # pictures that the network answers at a time, where they fit into memory
 
 
@@ -171,14 +173,36 @@ def load_classifier(
 
 
 def find_model(model: str | Path, folder: Path) -> Path:
-    """`model` as a path, or a file name in `folder`; where it is empty, the newest finished `.h5` there.
+    """`model` as a path, or its name in `folder`; where it is empty, the newest finished `.h5` there.
 
-    Where that folder has none, the model that comes with the project, and says so. Prints which models of
-    other kinds, and which links to nothing, were passed over. Raises UserError for what is no path.
+    `.h5` may be left out. The model that comes with the project goes by its name, or "emo_mini", in any
+    folder; it is taken, and that is said, where `model` is empty and the folder has none. Prints which models
+    of other kinds, and which links to nothing, were passed over. Raises UserError for what is no path, and
+    with the models that there are where none has that name.
     """
     if model:
         given = user_path(model)
-        return given if given.exists() else folder / given.name
+        places = (given, Path(f"{given}.h5"), folder / given.name, folder / f"{given.name}.h5")
+        if place := next(filter(Path.is_file, places), None):
+            return place
+        if given.name in EMO_MINI_NAMES:
+            return EMO_MINI
+    found, passed_over = _models_in(folder)
+    if model:
+        names = [*(file.name for file in found[:LISTED]), *["…"] * (len(found) > LISTED), EMO_MINI.name]
+        raise UserError(
+            f"There is no model {model}, as a path or in {folder}; choose one of {', '.join(names)}."
+        )
+    if passed_over:
+        print(f"Passed over in {folder}: {', '.join(passed_over)}; give a file's name to open it.")
+    if not found:
+        print(f"No model of yours in {folder} yet: this is {EMO_MINI.name}, trained on FER2013's faces.")
+        return EMO_MINI
+    return found[0]
+
+
+def _models_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """Finished `.h5`, the newest first; the names of models of other kinds and of links to nothing."""
     found, passed_over = [], []
     for file in sorted(folder.glob("*")):
         if file.name[0] == "." or file.suffix.lower() not in SUFFIXES or file.name == EMO_MINI.name:
@@ -187,9 +211,4 @@ def find_model(model: str | Path, folder: Path) -> Path:
             passed_over.append(file.name)
         elif not file.stem.endswith("_running"):
             found.append(file)
-    if passed_over:
-        print(f"Passed over in {folder}: {', '.join(passed_over)}; give a file's name to open it.")
-    if not found:
-        print(f"No model of yours in {folder} yet: this is {EMO_MINI.name}, trained on FER2013's faces.")
-        return EMO_MINI
-    return max(found, key=lambda file: file.stat().st_mtime)
+    return sorted(found, key=lambda file: -file.stat().st_mtime), passed_over

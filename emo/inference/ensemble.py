@@ -24,6 +24,7 @@ class Ensemble(Predictor):
             raise UserError("An ensemble needs members: give a list of classifiers.")
         first = self.members[0]
         self.class_names = first.class_names
+        self.image_size = max(member.image_size for member in self.members)
         for member in self.members:
             if odd := sorted(set(member.class_names) ^ set(self.class_names)):
                 raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from emo.inference.predictor import Predictor
 from emo.inference.webcam import is_upload_button
 
 MAX_SIDE = 2048  # pixels; a face of a thirtieth of it still has 68
+ROW = 0.75  # of a face's side: how much lower a face may be and still stand in the same row
 MAX_DOWNLOAD = 32 * 2**20  # bytes
 
 
@@ -25,8 +27,8 @@ MAX_DOWNLOAD = 32 * 2**20  # bytes
 class AnsweredPhoto:
     """`photo` is RGB and upright; `faces` say where the face of each row of `answers` is, None for all of it.
 
-    `answers` has the face's number as its index, from 1 on, left to right (0: the whole photo), and the
-    columns box (left, top, right, bottom in pixels of `photo`), emotion, confidence, and a probability
+    `answers` has the face's number as its index, from 1 on, in the order of reading (0: the whole photo), and
+    the columns box (left, top, right, bottom in pixels of `photo`), emotion, confidence, and a probability
     per class.
     """
 
@@ -70,7 +72,7 @@ def classify_faces(classifier: Predictor, photo) -> AnsweredPhoto:
     if picture is None:
         raise UserError("There is no photo to look at; give a path or a URL.")
     try:
-        faces: tuple[Crop | None, ...] = tuple(find_all_faces(picture))
+        faces: tuple[Crop | None, ...] = tuple(in_reading_order(find_all_faces(picture)))
         if not faces:
             print("No face was found: this is what the classifier says of the whole photo.")
     except UserError as error:  # mtcnn is missing
@@ -81,6 +83,17 @@ def classify_faces(classifier: Predictor, photo) -> AnsweredPhoto:
     answers.insert(0, "box", [_box(face, picture.size) for face in faces])
     answers.index = pd.Index(numbers, name="face")
     return AnsweredPhoto(picture, faces, answers)
+
+
+def in_reading_order(faces: Sequence[Crop]) -> list[Crop]:
+    """Row by row from the top, each from left to right, as the people in a group photo are named."""
+    rows: list[list[Crop]] = []
+    for face in sorted(faces, key=lambda face: face.y):
+        if rows and face.y - rows[-1][0].y < ROW * max(face.side, rows[-1][0].side):
+            rows[-1].append(face)
+        else:
+            rows.append([face])
+    return [face for row in rows for face in sorted(row, key=lambda face: face.x)]
 
 
 def _box(face: Crop | None, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,24 +15,31 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from emo.data.arrays import as_pictures
+from emo.data.faces import GLANCE_VIEW, glance_for_faces
 from emo.data.geometry import Crop
-from emo.data.image_io import read_ahead
+from emo.data.image_io import read_ahead, whole_image
 from emo.data.manifest import is_photo
 from emo.errors import UserError
 from emo.files import files_below, user_path
 from emo.paths import IMAGE_SUFFIXES
 
 CHUNK = 128  # photos in memory at a time, and as many again that are decoded meanwhile
+HANDFUL = 4  # photos at most: more are a folder, whose owner knows what is in it
+LARGE = 3  # times what the network sees: most smaller pictures are faces already cropped
+SMALL = 0.5  # of the photo's longer side: a face that the network hardly sees
 
 
 class Predictor(ABC):
     """Gives each picture a probability per class: a `Classifier`, or an `Ensemble` of several.
 
-    `class_names` are in the order of the probabilities; `metadata` is what a model's file says of itself.
+    `class_names` are in the order of the probabilities; `image_size` is the height and width in pixels that
+    the network sees, of several the largest; `metadata` is what a model's file says of itself.
     """
 
     class_names: tuple[str, ...]
+    image_size: int
     metadata: dict
+    looks = 8  # photos in which `predict` may look for faces, a tenth of a second each: no loop is slowed
 
     @property
     @abstractmethod
@@ -65,7 +73,8 @@ class Predictor(ABC):
         `images`: a file, a folder (searched through, in the order of names), or what `as_pictures` takes:
         arrays, tensors, PIL images, a list of files or of these; `faces`: as for `crops`. A picture that
         cannot be read keeps its row, with emotion empty, and is named in one sentence, as are the files in a
-        folder that are no photos. Raises UserError where there is nothing to predict.
+        folder that are no photos, and large photos of small faces, where there are few and `faces` is None.
+        Raises UserError where there is nothing to predict.
         """
         sources = as_sources(images)
         faces = None if faces is None else list(faces)
@@ -85,7 +94,29 @@ class Predictor(ABC):
         if unread:
             named = ", ".join(unread[:3]) + (" …" if len(unread) > 3 else "")
             print(f"{len(unread)} of {len(sources)} photos could not be read and have no emotion: {named}")
+        if faces is None and self.face_margin is None and len(sources) <= HANDFUL:
+            self._tell_of_small_faces(sources)
         return table
+
+    def _tell_of_small_faces(self, sources: Sequence) -> None:
+        """Says of which photos the answer is for much more than a face; arrays come from programs."""
+        names = []
+        for number, source in enumerate(sources, 1):
+            if isinstance(source, np.ndarray) or not self.looks:
+                continue
+            with suppress(UserError):  # it cannot be read, which was said, or mtcnn is not installed
+                picture = whole_image(source, max(LARGE * self.image_size, GLANCE_VIEW))
+                if max(picture.size) < LARGE * self.image_size:
+                    continue
+                self.looks -= 1
+                (faces,) = glance_for_faces([picture])
+                if faces and faces[0].side < SMALL:
+                    names.append(f"picture {number}" if isinstance(source, Image.Image) else str(source))
+        if names:
+            print(
+                f"Faces were not looked for, and those in {', '.join(names)} take up less than half of the "
+                "photo: emo.classify_faces(classifier, photo) finds each face and answers for it."
+            )
 
 
 def answer_table(probabilities: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:

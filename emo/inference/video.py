@@ -20,7 +20,7 @@ from emo.data.faces import glance_for_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import read_ahead
 from emo.errors import UserError
-from emo.files import user_path
+from emo.files import BOM, user_path, write_text
 from emo.inference.predictor import Predictor, answer_table
 from emo.paths import numbered
 
@@ -83,7 +83,8 @@ def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
         if writer:
             writer.close()
             table = pd.concat(parts, ignore_index=True) if parts else _no_rows(classifier)
-            table.to_csv(table_path, index=False, float_format="%.6g")
+            text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+            write_text(table_path, BOM + text)
     if writer is None:
         raise UserError(
             f"{path.name} holds no frame that can be read: it is no video, or damaged; copy it anew."

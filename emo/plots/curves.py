@@ -28,7 +28,7 @@ def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
         axis.set(xlabel="epoch", ylabel=metric)
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_title(f"best: {history.val_accuracy[best]:.1%} in epoch {best}", fontsize=10)
-    axes[0].legend(frameon=False)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)  # beside, over no line
     figure.suptitle(plain(title, 90))
     return figure
 

@@ -22,22 +22,34 @@ def plot_class_balance(**labels: Sequence[str]) -> Figure:
     counts = counts.fillna(0).sort_index()
     counts.index = list(map(plain, counts.index))
     counts.plot.bar(ax=axis, rot=30, xlabel="", ylabel="photos", color=[TRAIN, VAL, GOOD])
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.grid(axis="x", visible=False)
     return figure
 
 
 def plot_sizes(width: Sequence[int], height: Sequence[int]) -> Figure:
-    """How large photos are: a histogram of their shorter side in pixels, and of width / height."""
+    """How large photos are: a histogram of their shorter side in pixels, and of width / height.
+
+    Where all are equal, they are one bar with its value below.
+    """
     width, height = np.asarray(width), np.asarray(height)
     figure, axes = plt.subplots(1, 2, figsize=(9, 2.6))
     for axis, values, label in (
         (axes[0], np.minimum(width, height), "shorter side, px"),
         (axes[1], width / height, "width / height"),
     ):
-        axis.hist(values, bins=30, color=TRAIN)
+        median = np.median(values)
+        if np.ptp(values):
+            axis.hist(values, bins=30, color=TRAIN)
+            axis.axvline(median, color=VAL)
+            axis.set_title(f"median {median:.4g}", fontsize=9, color=VAL)
+        else:
+            axis.bar([f"{median:.4g}"], [len(values)], width=0.2, color=TRAIN)
+            axis.set(xlim=(-1, 1))
+            axis.set_title("all the same", fontsize=9, color="grey")
+            axis.grid(axis="x", visible=False)
         axis.set(xlabel=label, ylabel="photos")
-        axis.axvline(np.median(values), color=VAL, label=f"median {np.median(values):.4g}")
-        axis.legend(frameon=False)
+        axis.yaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

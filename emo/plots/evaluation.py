@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 
 def plot_report(report: Report) -> Figure:
-    """Confusion, calibration and coverage side by side."""
+    """Confusion, calibration and coverage side by side, below the model's name."""
     side = _confusion_side(report.confusion)
     figure = plt.figure(figsize=(side + 9.2, max(side, 4.8)))
     left, middle, right = figure.subfigures(1, 3, width_ratios=(side, 4.3, 4.3))
     plot_confusion(report.confusion, left)
     plot_reliability(report.reliability, report.calibrated_reliability, middle)
     plot_coverage(report.coverage_curve, report.coverage, right)
+    if report.model:
+        figure.suptitle(plain(report.model, 90))
     return figure
 
 

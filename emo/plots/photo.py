@@ -2,74 +2,134 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Polygon
 
 from emo.data.image_io import read_image
 from emo.inference.grad_cam import grad_cam
 from emo.inference.photo import AnsweredPhoto
 from emo.inference.predictor import Predictor
+from emo.plots.style import plain
 
 CROP = 224  # height and width in pixels of a face that is shown
+ROWS = 4  # faces that have a row each; of more there is a grid, as rows would leave the photo no room
+COLUMNS = 8  # of that grid
+CONTOUR = 0.5  # of the map's largest value: half of what speaks for the answer at its strongest
+HEAT, OPAQUE = colormaps["inferno"], 0.6  # of the map, and where it is strongest
 FACES = colormaps["Dark2"].colors  # one after the other
 
 
-def plot_my_photo(classifier: Predictor, answered: AnsweredPhoto, most: int = 12) -> Figure:
+def plot_my_photo(classifier: Predictor, answered: AnsweredPhoto) -> Figure:
     """The photo with its faces numbered, and a row per face: its crop, where the answer is seen, the top 3.
 
-    `answered` is what `classify_faces` gave with the same classifier. "Where" is Grad-CAM for the answer. Of
-    more than `most` faces the first have a row.
+    `answered` is what `classify_faces` gave with the same classifier. "Where" is Grad-CAM for the answer,
+    laid over the face, its contour at half of the maximum. Of more than four faces there is a grid below the
+    photo: crop, number, answer, confidence.
     """
-    photo, size = answered.photo, answered.photo.size
-    faces = answered.faces[:most]
-    height = max(3.0, 1.65 * len(faces) + 0.3)
-    figure = plt.figure(figsize=(10, height))
+    if len(answered.faces) > ROWS:
+        return _plot_many(classifier, answered)
+    faces = answered.faces
+    figure = plt.figure(figsize=(10, max(3.0, 1.65 * len(faces) + 0.3)))
     left, right = figure.subfigures(1, 2, width_ratios=(4.4, 5.6))
-    whole = left.subplots()
-    whole.imshow(photo)
-    whole.axis("off")
-    whole.set_anchor("N" if len(faces) > 1 else "C")
-    rows = right.subplots(len(faces), 3, width_ratios=(1, 1, 1.3), squeeze=False)
+    _draw_photo(left, answered)
+    # the photo itself is not shown a second time where it is taken whole
+    columns = 3 if faces[0] else 2
+    rows = right.subplots(len(faces), columns, width_ratios=(1, 1, 1.3)[-columns:], squeeze=False)
     for index, (axes, face) in enumerate(zip(rows, faces, strict=True)):
-        answer = answered.answers.iloc[index]
-        color = FACES[index % len(FACES)]
-        seen = grad_cam(classifier, photo, answer.emotion, face)
-        (crop,) = classifier.crops([photo], [face])
-        if crop is None:
-            picture = np.asarray(photo)
-        else:
-            picture, grey = read_image(photo, CROP, crop), np.uint8(np.round(255 * seen))
-            seen = read_image(grey, CROP, crop)[..., 0] / 255
-            _draw_face(whole, face.corners(size), answer.name, color)
+        answer, color = answered.answers.iloc[index], FACES[index % len(FACES)]
+        picture, seen = _crop_and_map(classifier, answered, index)
+        if face:
             axes[0].set_ylabel(answer.name, rotation=0, color=color, fontsize=16, weight="bold", labelpad=12)
-        axes[0].imshow(picture)
-        axes[1].imshow(picture)
-        axes[1].imshow(seen, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * seen)
-        if not seen.any():
-            axes[1].set_xlabel("nothing speaks for it", fontsize=8, color="grey")
-        for axis in axes[:2]:
-            axis.set(xticks=[], yticks=[])
-            axis.grid(visible=False)
-            axis.spines[:].set_visible(False)
-        _draw_top(axes[2], answer[list(classifier.class_names)].astype(float), color)
-    rows[0, 0].set_title("face" if faces[0] else "photo", fontsize=9, color="grey")
-    rows[0, 1].set_title("where it looks", fontsize=9, color="grey")
-    if len(answered.faces) > most:
-        whole.set_title(f"{most} of {len(answered.faces)} faces", fontsize=9, color="grey")
+            axes[0].imshow(picture)
+        _draw_map(axes[-2], picture, seen)
+        for axis in axes[:-1]:
+            _no_frame(axis)
+        _draw_top(axes[-1], answer[list(classifier.class_names)].astype(float), color)
+    if faces[0]:
+        rows[0, 0].set_title("face", fontsize=9, color="grey")
+    rows[0, -2].set_title("where it looks", fontsize=9, color="grey")
     return figure
+
+
+def _plot_many(classifier: Predictor, answered: AnsweredPhoto) -> Figure:
+    """The photo over all of the width, and below it a grid of its faces in the order of their numbers."""
+    count, (width, height) = len(answered.faces), answered.photo.size
+    lines = math.ceil(count / COLUMNS)
+    tall = min(10 * height / width, 9.0)
+    figure = plt.figure(figsize=(10, tall + 1.65 * lines))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(tall, 1.65 * lines))
+    _draw_photo(upper, answered)
+    axes = lower.subplots(lines, COLUMNS, squeeze=False).ravel()
+    crops = classifier.crops([answered.photo] * count, answered.faces)
+    for index, (axis, crop) in enumerate(zip(axes, crops, strict=False)):
+        answer = answered.answers.iloc[index]
+        axis.imshow(read_image(answered.photo, CROP, crop))
+        title = f"{answer.name} {plain(answer.emotion, 12)}\n{answer.confidence:.0%}"
+        axis.set_title(title, fontsize=9, color=FACES[index % len(FACES)])
+    for axis in axes:
+        axis.axis("off")
+    return figure
+
+
+def _crop_and_map(
+    classifier: Predictor, answered: AnsweredPhoto, index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the model sees of a face, (h, w, 3) in 0–255, and Grad-CAM for its answer there, (h, w) in 0–1."""
+    photo, face = answered.photo, answered.faces[index]
+    seen = grad_cam(classifier, photo, answered.answers.emotion.iloc[index], face)
+    (crop,) = classifier.crops([photo], [face])
+    if crop is None:
+        return np.asarray(photo), seen
+    grey = np.uint8(np.round(255 * seen))
+    return read_image(photo, CROP, crop), read_image(grey, CROP, crop)[..., 0] / 255
+
+
+def _draw_photo(figure: SubFigure, answered: AnsweredPhoto) -> None:
+    """The whole photo, its faces framed and numbered."""
+    axis = figure.subplots()
+    axis.imshow(answered.photo)
+    axis.axis("off")
+    axis.set_anchor("N" if len(answered.faces) > 1 else "C")
+    for index, face in enumerate(answered.faces):
+        if face:
+            number, color = answered.answers.index[index], FACES[index % len(FACES)]
+            _draw_face(axis, face.corners(answered.photo.size), number, color)
+
+
+def _draw_map(axis: Axes, picture: np.ndarray, seen: np.ndarray) -> None:
+    """The map over the picture, as opaque as it is strong, with its contour."""
+    opaque = OPAQUE * seen[..., None]
+    heat = 255 * HEAT(seen)[..., :3]
+    axis.imshow(np.uint8(np.round((1 - opaque) * picture + opaque * heat)))
+    if seen.max() > 0:
+        level = [CONTOUR * seen.max()]
+        axis.contour(seen, level, colors="black", linewidths=2.4, alpha=0.5)
+        axis.contour(seen, level, colors="white", linewidths=1.2)
+    else:
+        axis.set_xlabel("nothing speaks for it", fontsize=8, color="grey")
+
+
+def _no_frame(axis: Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
 
 
 def _draw_face(axis: Axes, corners: np.ndarray, number: int, color: tuple) -> None:
     axis.add_patch(Polygon(corners, fill=False, edgecolor="white", lw=3.5))
     axis.add_patch(Polygon(corners, fill=False, edgecolor=color, lw=2))
-    badge = {"boxstyle": "round,pad=0.2", "facecolor": color, "edgecolor": "white"}
-    axis.text(*corners[0], str(number), color="white", weight="bold", ha="center", va="center", bbox=badge)
+    badge = {"boxstyle": "round,pad=0.15", "facecolor": color, "edgecolor": "white"}
+    style = {"color": "white", "weight": "bold", "fontsize": 9, "va": "bottom", "ha": "left"}
+    # above the face, which it would hide where that is small
+    axis.annotate(str(number), corners[0], (0, 4), textcoords="offset points", bbox=badge, **style)
 
 
 def _draw_top(axis: Axes, probabilities: pd.Series, color: tuple, count: int = 3) -> None:
@@ -78,7 +138,9 @@ def _draw_top(axis: Axes, probabilities: pd.Series, color: tuple, count: int = 3
     places = range(len(top))
     axis.barh(places, top, color=[color, *[to_rgba(color, 0.35)] * (len(top) - 1)], height=0.32)
     for place, (name, share) in enumerate(top.items()):
-        axis.text(0, place - 0.26, name, va="bottom", fontsize=10, weight="normal" if place else "bold")
+        axis.text(
+            0, place - 0.26, plain(name), va="bottom", fontsize=10, weight="normal" if place else "bold"
+        )
         axis.text(1, place - 0.26, f"{share:.0%}", va="bottom", ha="right", fontsize=10)
     axis.set(xlim=(0, 1), ylim=(count - 0.6, -0.8), box_aspect=0.7)
     axis.axis("off")

@@ -87,6 +87,18 @@ def test_photos_with_no_face_or_several_stay_whole_and_are_counted(tmp_path):
     assert crops[3].x < -0.1  # the large one, on the left
 
 
+def test_where_faces_fill_their_photos_it_is_said_that_a_crop_shrinks_them():
+    with Image.open(HOPPER) as photo:
+        tight = photo.crop((165, 95, 360, 320))
+        found = find_faces([tight, tight.resize((48, 48)), photo, FLOWER])
+    assert list(found.faces) == [1, 1, 1, 0]
+    said = summarize_faces(found)
+    assert said.startswith("3 cropped, 1 without a face and 0 with several kept whole; most faces fill their")
+    assert "face_margin" in said
+    assert ";" not in summarize_faces(found[1:])  # half of them
+    assert ";" not in summarize_faces(found[3:])
+
+
 def test_a_turned_camera_and_a_grey_photo_change_nothing(tmp_path):
     photo, _ = hopper()
     photo.save(tmp_path / "upright.png")
@@ -117,6 +129,10 @@ def test_faces_are_looked_for_once(paths):
     paths.faces.write_text(text.replace(f",{angle},", ",77.7,"))
     assert find_faces([photo], paths).angle[0] == 77.7  # as kept: nobody has looked
     photo = photo.rename(paths.train / "renamed.png")
+    assert find_faces([photo], paths).angle[0] == 77.7
+
+    text = paths.faces.read_text(encoding="utf-8")
+    paths.faces.write_text(text, encoding="utf-8-sig", newline="\r\n")  # as Excel saves it
     assert find_faces([photo], paths).angle[0] == 77.7
 
     paths.faces.write_text(paths.faces.read_text().replace("mtcnn ", "another "))

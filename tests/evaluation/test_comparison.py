@@ -53,14 +53,22 @@ def test_the_sentence_names_the_better_model_whichever_comes_first():
     assert str(compare(second, first)) == said
 
 
+def test_the_table_names_both_models():
+    table = compare(*pair(20, 2, 12, 16)).table
+    assert table.loc["A.h5: right", "B.h5: wrong"] == 2
+    assert table.loc["A.h5: wrong", "B.h5: right"] == 12
+    assert table.to_numpy().sum() == 50
+
+
 def test_no_clear_difference_is_said_so():
     said = str(compare(*pair(50, 5, 6, 39)))
     assert said.startswith("No clear difference: +1.0 points (95% -")
     assert said.endswith("McNemar p = 1) from A.h5 to B.h5.")
     one = made([1], "A.h5")
     assert ": +0.0 points" in str(compare(one, made([1], "B.h5")))
-    # the same name twice says nothing
-    assert "from the first to the second" in str(compare(one, one))
+    # a newer file of the same name, and reports that do not name their model
+    assert "from A.h5 (the first) to A.h5 (the second)" in str(compare(one, one))
+    assert "from the first to the second" in str(compare(made([1]), made([1])))
 
 
 def test_neither_order_nor_place_of_the_photos_matters():

@@ -311,6 +311,29 @@ def test_shown_paths_begin_at_the_folder_that_holds_all_photos(tmp_path):
     assert shown_paths(files[:1]) == ["sad/1.jpg"]
 
 
+def test_photos_of_other_labels_are_told_and_what_needs_none_goes_on(classifier, dataset, tmp_path, capsys):
+    (dataset.train / "sad").rename(dataset.train / "joy")
+    write_photos(tmp_path / "mine", 1)
+    (tmp_path / "mine" / "happy").rename(tmp_path / "mine" / "joy")
+    for folder in ("", str(tmp_path / "mine")):
+        photos, split = labelled_photos(folder, classifier, dataset)
+        assert list(photos.columns) == ["path", "label"] and photos.empty and split is None
+        said = capsys.readouterr().out
+        assert "labelled joy, but" in said and "it is not measured on them" in said and said.count("\n") == 1
+        assert report_on(classifier, photos, split, dataset) is None
+    assert not dataset.split.exists() and not dataset.class_names.exists()  # nothing was read for it
+    write_photos(tmp_path / "theirs", 1)
+    photos, split = labelled_photos(str(tmp_path / "theirs"), classifier, dataset)
+    assert report_on(classifier, photos, split, dataset, leaks=False).temperature is None
+
+
+def test_a_report_on_photos_that_the_model_knows_says_so():
+    table = random_answers(9)
+    told = {split: str(report(table, NAMES, split=split)) for split in (None, *Split)}
+    assert "chose the best epoch" in told[Split.VAL] and "has seen these photos" in told[Split.TRAIN]
+    assert told[None] == told[Split.TEST] == told[Split.VAL].splitlines()[0]
+
+
 def test_no_labelled_photos_is_said_and_no_mistake(classifier, paths, capsys):
     manifest, kind = labelled_photos("", classifier, paths)
     assert (len(manifest), kind) == (0, None)
@@ -356,7 +379,8 @@ def test_submission_has_the_competitions_form_and_overwrites_nothing(tmp_path):
     first = write_submission(table, tmp_path / "predictions.csv")
     second = write_submission(table.iloc[:1], tmp_path / "predictions.csv")
     assert (first.name, second.name) == ("predictions.csv", "predictions_2.csv")
-    with first.open() as file:
+    assert first.read_bytes().startswith("\ufeffimage_path".encode())  # for Excel
+    with first.open(encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
     assert rows == [["image_path", "emotion"], ["1.jpg", "anger"], ["2.jpg", "happy"], ["3.jpg", "sad"]]
 
@@ -364,12 +388,13 @@ def test_submission_has_the_competitions_form_and_overwrites_nothing(tmp_path):
 def test_a_name_in_another_encoding_does_not_lose_the_submission(tmp_path):
     table = predictions("aa", "ah").assign(path=["/x/1.jpg", "/x/\udcef\udcf0.jpg"])
     file = write_submission(table, tmp_path / "predictions.csv")
-    assert file.read_text().splitlines() == ["image_path,emotion", "1.jpg,anger", "\\udcef\\udcf0.jpg,happy"]
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    assert lines == ["image_path,emotion", "1.jpg,anger", "\\udcef\\udcf0.jpg,happy"]
 
 
-def competition(tmp_path, text: str):
+def competition(tmp_path, text: str, encoding: str = "utf-8"):
     """Answers for three photos, and the competition's own example."""
-    (tmp_path / "sample_submission.csv").write_text(text, encoding="utf-8-sig")
+    (tmp_path / "sample_submission.csv").write_text(text, encoding=encoding)
     table = predictions("aah", "ahs").assign(path=["/x/1.jpg", "/x/2.jpg", "/x/3.jpg"])
     return table, tmp_path / "answers.csv", tmp_path / "sample_submission.csv"
 
@@ -378,7 +403,25 @@ def test_a_submission_has_the_rows_order_and_header_of_the_sample(tmp_path):
     table, file, sample = competition(tmp_path, "Id,mood\ntest/3.jpg,sad\ntest/1.jpg,sad\ntest/2.jpg,sad\n")
     written = write_submission(table, file, sample)
     assert written.read_text() == "Id,mood\ntest/3.jpg,sad\ntest/1.jpg,anger\ntest/2.jpg,happy\n"
-    assert write_submission(table, file, tmp_path / "none.csv").read_text().startswith("image_path,emotion\n")
+    alone = write_submission(table, file, tmp_path / "none.csv").read_text(encoding="utf-8-sig")
+    assert alone.startswith("image_path,emotion\n")
+
+
+def test_a_submission_has_a_byte_order_mark_where_the_sample_has_one(tmp_path):
+    text = "Id,mood\n3.jpg,sad\n1.jpg,sad\n2.jpg,sad\n"
+    for encoding, mark in (("utf-8", ""), ("utf-8-sig", "\ufeff")):
+        written = write_submission(*competition(tmp_path, text, encoding))
+        assert written.read_text(encoding="utf-8") == f"{mark}Id,mood\n3.jpg,sad\n1.jpg,anger\n2.jpg,happy\n"
+
+
+def test_on_a_full_disk_no_submission_is_begun(full_disk):
+    table = random_answers(2000)
+    full_disk.fill(leave=8192)
+    with pytest.raises(UserError, match=r"predictions\.csv cannot be written \(No space left on device\)"):
+        write_submission(table, full_disk.folder / "predictions.csv")
+    assert [file.name for file in full_disk.folder.iterdir()] == ["filler"]
+    full_disk.empty()
+    assert len(write_submission(table, full_disk.folder / "predictions.csv").read_text().splitlines()) == 2001
 
 
 @pytest.mark.parametrize(
@@ -414,7 +457,8 @@ def test_photos_of_one_name_in_two_folders_do_not_fit_a_sample(tmp_path):
 def test_a_photo_that_was_not_read_keeps_its_row_and_is_named(tmp_path, capsys, with_sample):
     table, file, sample = competition(tmp_path, "image_path,emotion\n3.jpg,a\n2.jpg,a\n1.jpg,a\n")
     table.loc[1, "emotion"] = None
-    rows = write_submission(table, file, sample if with_sample else None).read_text().splitlines()
+    written = write_submission(table, file, sample if with_sample else None)
+    rows = written.read_text(encoding="utf-8-sig").splitlines()
     assert sorted(rows) == ["1.jpg,anger", "2.jpg,", "3.jpg,sad", "image_path,emotion"]
     assert "2.jpg could not be read: the emotion is empty in answers.csv" in capsys.readouterr().out
 

@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,11 +8,13 @@ from emo.data.split import Split
 from emo.errors import UserError
 from emo.evaluation.evaluate import report
 from emo.evaluation.model_card import write_card
+from emo.evaluation.report_file import save_report
 from emo.experiments import Experiment, get_experiment
 from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.ensemble import Ensemble
 from emo.models.build import build_model
 from emo.models.saving import save_model
+from emo.paths import EMO_MINI, get_paths
 from tests.fixtures import COLORS, answers, random_answers
 
 NAMES = tuple(COLORS)
@@ -49,7 +50,8 @@ def made():
 
 def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, made):
     dataset.dataset_record.write_text(
-        '{"source": "https://drive.google.com/uc?id=1", "sha256": "abc", "fetched": "2026-11-20T01:02:03"}'
+        '{"source": "https://drive.google.com/uc?id=1", "sha256": "abc", "fetched": "2026-11-20T01:02:03"}',
+        encoding="utf-8-sig",  # as Notepad saves it
     )
     card = write_card(classifier, made, dataset)
     assert card == classifier.path.with_suffix(".md")
@@ -98,10 +100,35 @@ def test_the_split_is_told_from_what_lies_in_data(classifier, dataset, made):
     assert "By `data/split.csv`: 2 train, 1 val photos." in text
 
 
-def test_where_the_models_folder_takes_no_card_it_goes_into_model(classifier, dataset, made, tmp_path):
-    elsewhere = Classifier(classifier.model, NAMES, classifier.metadata, Path("/proc/shared.h5"))
-    assert write_card(elsewhere, made, dataset) == dataset.model / "shared.md"
-    assert write_card(elsewhere, made, dataset) == dataset.model / "shared.md"
+def test_a_model_from_elsewhere_has_its_card_where_its_report_is(classifier, dataset, made, tmp_path):
+    elsewhere = Classifier(classifier.model, NAMES, classifier.metadata, tmp_path / "shared.v2.h5")
+    card = write_card(elsewhere, made, dataset)
+    assert card == write_card(elsewhere, made, dataset) == dataset.model / "shared.v2.md"
+    assert card.parent == save_report(made, dataset.model, photos=0).parent
+    assert not (tmp_path / "shared.v2.md").exists()
+
+
+def test_the_embedded_model_keeps_its_card(dataset, made):
+    shipped = EMO_MINI.with_suffix(".md")
+    before = shipped.read_bytes()
+    assert write_card(load_classifier(EMO_MINI), made, dataset) == shipped
+    assert shipped.read_bytes() == before
+    assert list(dataset.model.iterdir()) == []
+
+
+def test_on_a_full_disk_no_card_is_begun_and_an_older_one_stays(classifier, made, full_disk):
+    paths = get_paths(full_disk.folder)
+    full_disk.fill(leave=0)
+    with pytest.raises(UserError, match=r"\.md cannot be written \(No space left on device\); make room"):
+        write_card(classifier, made, paths)
+    assert list(paths.model.iterdir()) == []
+    full_disk.empty()
+    card = write_card(classifier, made, paths)
+    before = card.read_bytes()
+    full_disk.fill(leave=0)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_card(classifier, report(random_answers(90), NAMES), paths)
+    assert [file.name for file in paths.model.iterdir()] == [card.name] and card.read_bytes() == before
 
 
 def test_a_folder_on_somebodys_machine_is_not_told(classifier, dataset, made):
@@ -163,5 +190,5 @@ def test_names_from_outside_cannot_break_the_card(model, paths):
 
 def test_an_ensemble_has_no_card(classifier, dataset, made):
     assert class_names(dataset) == NAMES
-    with pytest.raises(UserError, match="A card lies beside one"):
+    with pytest.raises(UserError, match=r"A card is that of one \.h5"):
         write_card(Ensemble([classifier]), made, dataset)

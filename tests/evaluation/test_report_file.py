@@ -1,7 +1,9 @@
 import base64
 import json
 import re
+import shutil
 from contextlib import suppress
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -126,17 +128,40 @@ def test_names_from_outside_stay_text(tmp_path):
     assert list(read_report(path.with_suffix(".json")).confusion.index) == list(names)
 
 
-def test_nothing_is_overwritten(made, tmp_path):
-    first = save_report(made, tmp_path)
-    assert first.name == "a_report.html"
-    before = {file.name: file.read_bytes() for file in tmp_path.glob("a_report*")}
-    second = save_report(made, tmp_path)
-    assert second.name == "a_report_2.html"
-    second.unlink()
-    third = save_report(made, tmp_path)  # its JSON alone still takes the number
-    assert third.name == "a_report_3.html"
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    assert sorted(before) == ["a_report.html", "a_report.json"]
+def names(folder) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.is_file())
+
+
+def test_a_second_report_of_the_same_answers_replaces_the_first(made, tmp_path):
+    pair = ["a_report.html", "a_report.json"]
+    first = save_report(made, tmp_path / "model")
+    assert (first.name, names(first.parent)) == (pair[0], pair)
+    first.write_text("older")
+    warmer = replace(made, temperature=2.5)  # fitted anew; the answers are the same
+    assert save_report(warmer, first.parent) == first
+    assert names(first.parent) == pair and "2.50" in first.read_text(encoding="utf-8")
+    assert read_report(first.with_suffix(".json")).temperature == 2.5
+    first.unlink()
+    assert save_report(made, first.parent) == first and names(first.parent) == pair
+
+
+def test_what_says_something_else_is_kept(made, tmp_path):
+    first = save_report(made, tmp_path / "model")
+    kept = {file.name: file.read_bytes() for file in first.parent.iterdir()}
+    table = made.predictions
+    # a newer model in a file of that name, other photos, labels that were corrected
+    others = [
+        table.assign(emotion=table.emotion.to_numpy()[::-1]),
+        table.iloc[:-1],
+        table.assign(label=["sad", *table.label[1:]]),
+    ]
+    for number, other in enumerate(others, 2):
+        page = save_report(report(other, NAMES, model="a.h5"), first.parent)
+        assert page.name == f"a_report_{number}.html"
+    assert {name: (first.parent / name).read_bytes() for name in kept} == kept
+    (tmp_path / "a_report.json").write_text("mine")
+    assert save_report(made, tmp_path).name == "a_report_2.html"
+    assert (tmp_path / "a_report.json").read_text() == "mine"
 
 
 def test_the_file_is_called_after_the_model(tmp_path):
@@ -291,8 +316,64 @@ def test_a_mutated_report_reads_or_is_one_sentence(saved, data):
         assert 0 <= read_report(path).accuracy <= 1
 
 
-def test_on_a_full_disk_no_half_of_the_pair_is_left(made, full_disk):
-    full_disk.fill(leave=40_000)  # room for the JSON alone
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make room"):
+LONG = "a_class_with_a_name_much_longer_than_a_phone_is_wide_" * 2
+# what is cut by the window, or wider than it, and lies in nothing that scrolls
+CUT = """() => [...document.querySelectorAll("body *")]
+  .filter(e => !e.parentElement.closest(".wide") && (e.getBoundingClientRect().right > innerWidth
+    || (e.scrollWidth > e.clientWidth + 1 && e.clientWidth && getComputedStyle(e).overflowX != "auto")))
+  .map(e => `${e.tagName}.${e.className}`)"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_of_the_page_is_cut_on_a_phone_or_a_screen(tmp_path, width):
+    api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no Chromium here")
+    classes = (*(f"emotion {number}" for number in range(8)), LONG)
+    table = random_answers(200, names=classes)
+    table["path"] = [f"/photos/{label}/{LONG}{number}.jpg" for number, label in enumerate(table.label)]
+    file = save_report(report(table, classes, model=f"mean of 2: {LONG}.h5, {LONG}2.h5"), tmp_path)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(CUT) == []
+        # a table that is wider than a phone scrolls, with the names of its rows in view
+        scrolled = page.evaluate("""() => { const box = document.querySelector(".matrix").parentElement;
+          box.scrollLeft = 10000; return [box.scrollLeft > 0, document.querySelector(".matrix tbody th")
+          .getBoundingClientRect().left >= box.getBoundingClientRect().left]; }""")
+        assert scrolled == [width == 390, True]
+        browser.close()
+
+
+def test_tables_scroll_or_stack_and_names_wrap(made, tmp_path):
+    page = read(save_report(made, tmp_path))
+    style = page.text
+    assert ".wide { overflow-x: auto" in style and "overflow-wrap: break-word" in style
+    assert "@media screen and (max-width: 44rem)" in style and "position: sticky" in style
+    labels = [attrs["data-label"] for tag, attrs in page.elements if tag == "td" and "data-label" in attrs]
+    assert labels[:5] == ["photos", "precision", "recall", "F1", "most often taken for"]
+
+
+@pytest.mark.parametrize("leave", [0, 8192, 40_000])  # 40,000: room for the JSON alone
+def test_on_a_full_disk_no_half_of_the_pair_is_left(made, full_disk, leave):
+    full_disk.fill(leave=leave)
+    with pytest.raises(
+        UserError, match=r"a_report.* cannot be written \(No space left on device\); make room"
+    ):
         save_report(made, full_disk.folder, photos=0)
-    assert [file.name for file in full_disk.folder.iterdir()] == ["filler"]
+    assert names(full_disk.folder) == ["filler"]
+
+
+def test_on_a_full_disk_the_older_report_stays_as_it_was(made, full_disk):
+    page = save_report(made, full_disk.folder, photos=0)
+    before = {file.name: file.read_bytes() for file in full_disk.folder.iterdir()}
+    full_disk.fill(leave=40_000)
+    with pytest.raises(UserError, match="cannot be written"):
+        save_report(replace(made, temperature=2.5), full_disk.folder, photos=0)
+    full_disk.empty()
+    assert {file.name: file.read_bytes() for file in full_disk.folder.iterdir()} == before
+    assert save_report(made, full_disk.folder, photos=0) == page

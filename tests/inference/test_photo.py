@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 
 from emo.data import faces, web
+from emo.data.geometry import Crop
 from emo.data.image_io import read_image
 from emo.errors import UserError
 from emo.inference import photo as my_photo
 from emo.inference.classifier import Classifier
 from emo.inference.ensemble import Ensemble
-from emo.inference.photo import classify_faces, open_photo
+from emo.inference.photo import classify_faces, in_reading_order, open_photo
 from emo.plots.photo import plot_my_photo
 from tests.data.test_faces import FLOWER, HOPPER, hopper
 
@@ -100,6 +101,16 @@ def test_without_mtcnn_the_whole_photo_is_classified_and_it_is_said(monkeypatch,
     assert answered.faces == (None,)
     said = capsys.readouterr().out
     assert "pip install mtcnn" in said and "of the whole photo" in said and said.count("\n") == 1
+
+
+def test_faces_are_numbered_as_one_reads():
+    # two rows of a group photo, the people of a row not quite level, and a child in front
+    back = [Crop(x, y, 0.1) for x, y in ((-0.3, -0.21), (0.0, -0.25), (0.3, -0.19))]
+    front = [Crop(x, y, 0.12) for x, y in ((-0.15, -0.05), (0.15, -0.02))]
+    child = Crop(-0.4, 0.2, 0.1)
+    given = sorted([*back, *front, child], key=lambda face: face.x)
+    assert in_reading_order(given) == [*back, *front, child]
+    assert in_reading_order([]) == []
 
 
 # ---------------------------------------------------------------- where it comes from
@@ -272,22 +283,53 @@ def test_the_figure_numbers_the_faces_and_has_a_row_for_each(couple):
         assert corners.min(axis=0) == pytest.approx((left, top), abs=1)
         assert corners.max(axis=0) == pytest.approx((right, bottom), abs=1)
     for index, (crop, seen, bars) in enumerate((rows[:3], rows[3:])):
-        np.testing.assert_array_equal(
-            crop.images[0].get_array(), read_image(couple, 224, answered.faces[index])
-        )
-        assert seen.images[1].get_array().max() > 0.5
+        face = read_image(couple, 224, answered.faces[index])
+        np.testing.assert_array_equal(crop.images[0].get_array(), face)
+        assert_laid_over(seen, face)
         top = answered.answers.iloc[index][list(NAMES)].astype(float).nlargest(3)
         assert texts(bars) == [text for name, share in top.items() for text in (name, f"{share:.0%}")]
         np.testing.assert_allclose([bar.get_width() for bar in bars.patches], top)
 
 
-def test_the_figure_of_a_photo_without_a_face_and_of_a_crowd(couple):
+def assert_laid_over(axis, picture):
+    """One picture in which the map and what is below it are both seen, and a contour in it."""
+    (laid,) = (np.asarray(image.get_array(), float) for image in axis.images)
+    changed = np.abs(laid - picture).mean(axis=2)
+    assert changed.max() > 20
+    assert np.corrcoef(laid.ravel(), picture.ravel())[0, 1] > 0.5
+    dark, light = axis.collections
+    assert len(light.get_paths()[0].vertices) > 3
+    np.testing.assert_array_equal(dark.get_paths()[0].vertices, light.get_paths()[0].vertices)
+
+
+def test_the_figure_shows_a_photo_without_a_face_only_once_more(couple):
     classifier = untrained()
-    figure = plot_my_photo(classifier, classify_faces(classifier, FLOWER))
-    whole, photo, seen, _ = figure.axes
+    answered = classify_faces(classifier, FLOWER)
+    whole, seen, bars = plot_my_photo(classifier, answered).axes
     assert texts(whole) == [] and not whole.patches
-    assert photo.images[0].get_array().shape == (427, 640, 3)
-    assert seen.images[1].get_array().shape == (427, 640)
-    first = plot_my_photo(classifier, classify_faces(classifier, couple), most=1)
-    assert len(first.axes) == 4
-    assert first.axes[0].get_title() == "1 of 2 faces"
+    assert whole.images[0].get_array().shape == (427, 640, 3)
+    assert_laid_over(seen, np.asarray(answered.photo))
+    assert len(texts(bars)) == 6
+
+
+def test_the_figure_of_many_faces_is_the_photo_and_a_grid_of_crops(couple):
+    classifier = untrained()
+    crowd = Image.new("RGB", (1000, 1000), "grey")
+    for place in ((0, 0), (0, 500)):
+        crowd.paste(couple, place)
+    crowd.paste(couple.resize((500, 250)), (500, 400))  # over her shoulders, not her face
+    answered = classify_faces(classifier, crowd)
+    count = len(answered.faces)
+    assert count > 4
+    figure = plot_my_photo(classifier, answered)
+    figure.canvas.draw()
+    whole, *grid = figure.axes
+    assert texts(whole) == [str(number) for number in range(1, count + 1)]
+    assert whole.get_window_extent().width > 0.6 * figure.bbox.width
+    shown = [axis for axis in grid if axis.images]
+    assert len(shown) == count
+    for axis, answer, face in zip(shown, answered.answers.itertuples(), answered.faces, strict=True):
+        assert axis.get_title() == f"{answer.Index} {answer.emotion}\n{answer.confidence:.0%}"
+        np.testing.assert_array_equal(axis.images[0].get_array(), read_image(crowd, 224, face))
+    number = [answer.box for answer in answered.answers.itertuples()]
+    assert number[0][1] < number[-1][1]  # from the top

@@ -1,6 +1,7 @@
 """What people hand to `predict`, and what it says where that is not all photos, or does not fit."""
 
 import os
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import keras
@@ -10,14 +11,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from emo.data import faces
 from emo.data.geometry import Crop
 from emo.errors import UserError
 from emo.inference.classifier import Classifier, find_model
 from emo.inference.ensemble import Ensemble
 from emo.inference.grad_cam import grad_cam
-from emo.inference.photo import open_photo
+from emo.inference.photo import classify_faces, open_photo
 from emo.inference.video import classify_video
 from emo.paths import EMO_MINI
+from tests.data.test_faces import FLOWER, HOPPER
 from tests.fixtures import COLORS, picture
 
 NAMES = ("dark", "bright")
@@ -127,6 +130,32 @@ def test_find_model_says_what_it_passed_over(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_find_model_knows_the_embedded_one_from_anywhere_and_others_without_h5(tmp_path):
+    for given in ("emo_mini_fer2013", "emo_mini_fer2013.h5", "model/emo_mini_fer2013.h5", "emo_mini"):
+        assert find_model(given, tmp_path).resolve() == EMO_MINI
+    (tmp_path / "best.v2.h5").write_bytes(b"")
+    for given in ("best.v2", "best.v2.h5", "model/best.v2", tmp_path / "best.v2"):
+        assert find_model(given, tmp_path) == tmp_path / "best.v2.h5"
+    mine = tmp_path / "emo_mini.h5"
+    mine.write_bytes(b"")
+    assert find_model("emo_mini", tmp_path) == mine
+
+
+def test_find_model_lists_what_there_is_where_nothing_fits(tmp_path):
+    with pytest.raises(UserError, match=r"no model x, .*; choose one of emo_mini_fer2013\.h5\.$"):
+        find_model("x", tmp_path)
+    for age in range(9):
+        (tmp_path / f"{age}.h5").write_bytes(b"")
+        os.utime(tmp_path / f"{age}.h5", (1e9 - age, 1e9 - age))
+    (tmp_path / "a_running.h5").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for given in ("x.h5", "folder", "."):
+        with pytest.raises(UserError, match="There is no model") as told:
+            find_model(given, tmp_path)
+        assert "choose one of 0.h5, 1.h5, 2.h5" in str(told.value)
+        assert str(told.value).endswith("7.h5, …, emo_mini_fer2013.h5.")
+
+
 @pytest.mark.parametrize("ask", ["predict", "find_model", "open_photo", "classify_video"])
 def test_a_path_where_nothing_can_lie_is_one_short_sentence(ask, classifier, tmp_path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
@@ -147,6 +176,59 @@ def test_a_path_where_nothing_can_lie_is_one_short_sentence(ask, classifier, tmp
         with pytest.raises(UserError, match=says) as told:
             calls[ask](path)
         assert "\n" not in str(told.value) and len(str(told.value)) < 400
+
+
+# ---------------------------------------------------------------- photos that are no face
+
+
+def told_of_faces(capsys) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if "Faces were not looked for" in line]
+
+
+def test_a_photo_with_a_small_face_is_told_once_and_a_face_is_not(classifier, tmp_path, capsys):
+    photo, face = HOPPER, tmp_path / "face.png"
+    with Image.open(photo) as picture:
+        picture.crop((170, 90, 360, 310)).save(face)
+        for given in (photo, [photo, face, photo], picture.copy()):
+            for model in (brightness(), Ensemble([brightness(), classifier])):
+                model.predict(given)
+                (said,) = told_of_faces(capsys)
+                assert "emo.classify_faces" in said
+                assert said.count(str(photo)) == (
+                    len(given) - 1 if isinstance(given, list) else given is photo
+                )
+    for given in (face, FLOWER, np.asarray(Image.open(photo))):
+        brightness().predict(given)
+        assert told_of_faces(capsys) == []
+
+
+def test_where_faces_are_looked_for_or_named_nothing_is_told(tmp_path, capsys):
+    cropping = brightness()
+    cropping.metadata = {"experiment": {"face_margin": 0.3}}
+    cropping.predict(HOPPER)
+    classify_faces(brightness(), HOPPER)
+    brightness().predict(HOPPER, [None])
+    assert told_of_faces(capsys) == []
+
+
+def test_a_folder_and_a_loop_are_not_slowed_by_faces(tmp_path, capsys):
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").symlink_to(HOPPER)
+    brightness().predict(tmp_path)
+    assert told_of_faces(capsys) == []
+    looping = brightness()
+    for _ in range(looping.looks + 2):
+        looping.predict(HOPPER)
+    assert len(told_of_faces(capsys)) == brightness().looks
+
+
+def test_without_mtcnn_nothing_is_told_of_faces(classifier, monkeypatch, capsys):
+    def not_installed(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(faces, "version", not_installed)
+    assert len(classifier.predict(HOPPER)) == 1
+    assert capsys.readouterr().out == ""
 
 
 # ---------------------------------------------------------------- memory

@@ -97,6 +97,13 @@ def test_the_table_and_an_annotated_copy_lie_beside_the_video(classified):
         assert changed[220:, :20].mean() == 0  # the rest is as it was
 
 
+def test_excel_reads_the_tables_class_names(classified):
+    folder, _, _ = classified
+    content = (folder / "video_emotions.csv").read_bytes()
+    assert content.startswith("\ufeffframe,time,".encode())
+    assert "ярко".encode() in content and b"\r" not in content
+
+
 def test_nothing_is_overwritten(tmp_path):
     write_video(tmp_path / "video.mp4", count=4)
     (tmp_path / "video_emotions.csv").write_text("mine")

@@ -71,8 +71,10 @@ def executed(tmp_path_factory):
             COPIES=1,
         ),
         TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES),
-        TEST: execute(TEST, folder, ROOT=str(root), PHOTO=str(source / "test/happy/happy_000.jpg")),
     }
+    (model,) = (root / "model").glob("*.h5")
+    photo = str(source / "test/happy/happy_000.jpg")
+    notebooks[TEST] = execute(TEST, folder, ROOT=str(root), PHOTO=photo, COMPARE_WITH=model.stem)
     return notebooks, get_paths(root)
 
 
@@ -111,6 +113,7 @@ def test_test_reports_shows_and_answers(executed):
     text = printed(notebooks[TEST])
     assert "On test photos: accuracy" in text
     assert pictures(notebooks[TEST]) == 3  # my photo, the report, mistakes
+    assert "No clear difference: +0.0 points" in text and ".h5 (the first): wrong" in text
     assert "No face was found: this is what the classifier says of the whole photo." in text
     assert "(0, 0, 40, 40)" in text
     (page,), (card,) = paths.model.glob("*_report.html"), paths.model.glob("*.md")
@@ -119,11 +122,29 @@ def test_test_reports_shows_and_answers(executed):
     row = read_table(paths).iloc[-1]
     assert 0 <= row.test_accuracy <= 100
     assert f"accuracy {row.test_accuracy:.1f}%" in text
-    with (paths.results / "predictions.csv").open() as file:
+    with (paths.results / "predictions.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["image_path", "emotion"]
     assert {row[1] for row in rows[1:]} <= {"anger", "happy", "sad"}
     assert len(rows) == 4
+
+
+def test_a_photo_is_answered_though_the_labels_in_data_are_not_the_models(executed, tmp_path):
+    _, paths = executed
+    shutil.copytree(paths.data, tmp_path / "data")
+    photo = str(tmp_path / "data/test/happy/happy_000.jpg")
+    notebook = execute(TEST, tmp_path, ROOT=str(tmp_path), MODEL="emo_mini", PHOTO=photo)
+    text = printed(notebook)
+    assert "labelled anger, but emo_mini_fer2013.h5 knows only angry, disgust" in text
+    assert pictures(notebook) == 1  # my photo
+    assert (tmp_path / "predictions.csv").read_text(encoding="utf-8-sig").count("\n") == 4
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_wrong_path_is_told_before_the_long_work(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"VIDEO: There is no nowhere\.mp4"):
+        execute(TEST, tmp_path, ROOT=str(tmp_path), SOURCE="sample", VIDEO="nowhere.mp4")
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_an_upload_in_jupyter_shows_a_button_and_holds_nothing_up(tmp_path):

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emo.environment import PLOT_STYLE
 from emo.evaluation.calibration import apply_temperature, reliability
 from emo.evaluation.evaluate import report
 from emo.plots.curves import plot_curve
-from emo.plots.data import plot_class_balance, plot_photos
+from emo.plots.data import plot_class_balance, plot_photos, plot_sizes
 from emo.plots.evaluation import plot_confusion, plot_coverage, plot_mistakes, plot_reliability, plot_report
 from tests.fixtures import COLORS, answers, random_answers
 
@@ -57,6 +58,43 @@ def test_mistakes_are_titled_true_predicted_and_how_sure():
     mistakes = report(answers(["sad", "anger"], [(0.1, 0.9, 0), (0, 0, 1)]), NAMES).mistakes
     axes = plot_mistakes([np.zeros((8, 8, 3))] * 2, mistakes).axes
     assert [axis.get_title() for axis in axes[:3]] == ["anger → sad\n100% sure", "sad → happy\n90% sure", ""]
+
+
+def overlaps(one, other) -> bool:
+    one, other = one.get_window_extent(), other.get_window_extent()
+    return one.overlaps(other)
+
+
+@plt.rc_context(PLOT_STYLE)
+def test_legends_stand_beside_what_they_explain():
+    history = pd.DataFrame(
+        {name: [0.9, 0.9] for name in ("accuracy", "loss", "val_accuracy", "val_loss")}, index=[1, 2]
+    )
+    for figure in (plot_class_balance(train=["a"] * 9 + ["b"] * 9, val=["a"] * 9), plot_curve(history)):
+        figure.canvas.draw()
+        legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+        assert len(legends) == 1
+        assert not [1 for axis in figure.axes if overlaps(legends[0], axis.patch)]
+        assert figure.bbox.x1 >= legends[0].get_window_extent().x1
+    for figure in (plot_sizes([48] * 9, [48] * 9), plot_sizes([48, 96], [48, 64])):
+        assert [axis.get_legend() for axis in figure.axes] == [None, None]
+
+
+def test_equal_sizes_are_one_bar_and_others_a_histogram():
+    side, shape = plot_sizes([48] * 7, [48] * 7).axes
+    for axis, value in ((side, "48"), (shape, "1")):
+        (bar,) = axis.patches
+        assert bar.get_height() == 7
+        assert 0.05 < bar.get_width() / np.ptp(axis.get_xlim()) < 0.5  # seen as a bar
+        assert [label.get_text() for label in axis.get_xticklabels()] == [value]
+    side, shape = plot_sizes([48, 96, 200], [48, 96, 100]).axes
+    assert len(side.patches) == len(shape.patches) == 30
+    assert side.get_title() == "median 96"
+
+
+def test_a_report_is_drawn_below_the_name_of_its_model():
+    made = report(random_answers(30), NAMES, model="mine$.h5")
+    assert plot_report(made).get_suptitle() == r"mine\$.h5"
 
 
 NASTY = ("$$", "_", r"$\frac{$", "$a$", r"\$", "x" * 300, "a\nb", "грусть", "\udce9", "%s {0}", "$")
