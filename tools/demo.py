@@ -12,13 +12,13 @@ import time
 import papermill
 
 from emo import environment
-from emo.paths import EMO_MINI, PROJECT_ROOT, get_paths
+from emo.paths import PROJECT_ROOT, get_paths
 from emo.tracking import table as runlog
 
 DEMO = PROJECT_ROOT / "demo"
 # emo_mini's last block learns; what the frozen ones make of the photos is computed once
 CHANGES = {
-    "weights": EMO_MINI.relative_to(PROJECT_ROOT).as_posix(),
+    "weights": "emo_mini",
     "unfreeze": "block4",
     "views": 3,
     "learning_rate": 3e-3,

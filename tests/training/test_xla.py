@@ -70,7 +70,7 @@ def losses(experiment, paths, xla, monkeypatch):
             dataclasses.replace(MINI, color_jitter=0.3, random_erasing=0.5, mix="cutmix", class_balance=1),
             id="emo_mini with all augmentation",
         ),
-        pytest.param(get_experiment("12", image_size=32, **SLOW | {"learning_rate": 1e-6}), id="resnet50"),
+        pytest.param(get_experiment("12", image_size=64, **SLOW | {"learning_rate": 1e-6}), id="resnet50"),
         pytest.param(get_experiment("2", image_size=32, augment=True, unfreeze="block5", **SLOW), id="vgg16"),
         pytest.param(
             get_experiment("finetune", unfreeze="block13", image_size=71, **SLOW | {"head": ("avg_pool",)}),
