@@ -15,13 +15,12 @@ def chance_hint(
     best: float,
     train_accuracy: float,
     val_labels: np.ndarray,
-    steps: int,
 ) -> str:
     """One sentence after half of the epochs where validation is no better than chance; "" else.
 
     `epoch` (from 1) has just ended; `best` is the best validation accuracy so far, `train_accuracy` this
-    epoch's, both fractions; `val_labels` are one-hot, `steps` those of an epoch. Chance is the share of the
-    largest class, and no better is within its one-sided 95% interval.
+    epoch's, both fractions; `val_labels` are one-hot. Chance is the share of the largest class, and no better
+    is within its one-sided 95% interval.
     """
     e = experiment
     if e.epochs < 2 or epoch != math.ceil(e.epochs / 2):
@@ -30,12 +29,9 @@ def chance_hint(
     margin = 1.645 * math.sqrt(chance * (1 - chance) / len(val_labels))
     if best > chance + margin:
         return ""
-    if e.ema and epoch * steps * (1 - e.ema) < 3:
-        # after as many steps as it averages over, a third of the average is still the random start
-        why = f"ema={e.ema} averages over {1 / (1 - e.ema):,.0f} steps and {epoch * steps:,} are done"
-        advice = f"{why}: try ema=0.0"
-    elif train_accuracy > chance + margin:
-        advice = "the training photos are told apart better: take a pretrained backbone or more photos"
+    if train_accuracy > chance + margin:
+        told = "the training photos are told apart better"
+        advice = f"{told}: take more photos, or the recipe finetune_mini, whose weights know faces"
         advice += "" if e.augment or e.use_augmented_copy else ", or augment=True"
     elif e.unfreeze == "none" and e.weights:
         advice = "the frozen layers may not fit these photos: try the recipe finetune, which trains them too"

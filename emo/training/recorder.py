@@ -184,7 +184,6 @@ class Recorder(keras.callbacks.Callback):
             self.best,
             float(logs["accuracy"]),
             self.plan.val_set.labels,
-            len(self.plan.train_set),
         )
         if hint:
             print(f"\n{hint}")  # below the progress bar
