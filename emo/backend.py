@@ -91,7 +91,7 @@ def graph(model: keras.Model, flip: bool = False) -> Callable:
 def forward(model: keras.Model, flip: bool = False) -> Callable[[np.ndarray], object]:
     """A compiled function: (n, size, size, 3) in 0–255, of any type → (n, classes), an array to be.
 
-    With `flip` the mean of the answers to each picture and to its mirror image. `model.predict` builds a
+    With `flip` the mean of the answers to each picture and to the picture flipped. `model.predict` builds a
     dataset and its callbacks at every call, longer than a photo takes.
     """
     if not is_jax():

@@ -360,7 +360,7 @@ def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str |
     """
     files = report.predictions.path.map(_absolute)
     held_out = files.str.startswith(f"{_absolute(paths.test)}/")
-    if any(map(is_photo, files_below(paths.train))):
+    if files.str.startswith(f"{_absolute(paths.train)}/").any():
         held_out |= files.isin(held_out_manifest(paths).path.map(_absolute))
     if not held_out.all():
         return None

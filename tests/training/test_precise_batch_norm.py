@@ -10,6 +10,7 @@ from emo.data.image_io import load_images
 from emo.data.split import training_manifests
 from emo.experiments import get_experiment
 from emo.inference.classifier import load_classifier
+from emo.paths import get_paths
 from emo.training.plan import prepare_run
 from emo.training.precise_batch_norm import PreciseBatchNorm
 from emo.training.train import train
@@ -23,8 +24,7 @@ MINI = get_experiment(
 @pytest.fixture
 def other(dataset, tmp_path):
     """The same photos, other results."""
-    (tmp_path / "model").mkdir()
-    return dataclasses.replace(dataset, results=tmp_path)
+    return get_paths(dataset.root, tmp_path)
 
 
 def statistics_by_hand(classifier, layer, pictures, size):

@@ -21,6 +21,7 @@ from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
 from emo.inference.classifier import load_classifier
 from emo.models.build import build_model
 from emo.models.saving import read_metadata
+from emo.paths import get_paths
 from emo.plots import curves
 from emo.precision import computing_in, dtype_policy
 from emo.tracking.table import read_table
@@ -53,8 +54,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run, looked at by several tests."""
-    from emo.paths import get_paths
-
     paths = get_paths(tmp_path_factory.mktemp("project"))
     write_photos(paths.train, 12)
     return train(TINY, paths), paths
@@ -132,8 +131,7 @@ def test_the_file_tells_its_story_and_predicts_what_was_measured(finished):
 
 def test_same_seed_same_result(finished, tmp_path):
     run, paths = finished
-    other = dataclasses.replace(paths, results=tmp_path)
-    other.model.mkdir()
+    other = get_paths(paths.root, tmp_path)
     again = train(TINY, other)
     np.testing.assert_array_equal(run.history.to_numpy(), again.history.to_numpy())
     different = train(dataclasses.replace(TINY, seed=7), other)
@@ -654,8 +652,7 @@ def test_a_state_that_finds_no_room_does_not_fail_a_run_whose_model_is_saved(dat
 
 
 def test_a_disk_that_is_full_from_the_start_is_one_sentence(dataset, full_disk):
-    full = dataclasses.replace(dataset, results=full_disk.folder)
-    full.model.mkdir()
+    full = get_paths(dataset.root, full_disk.folder)
     full_disk.fill()
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make room"):
         train(dataclasses.replace(TINY, backbone="emo_mini", image_size=48, epochs=1), full)
