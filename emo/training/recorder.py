@@ -19,7 +19,6 @@ from emo.plots.curves import LiveCurve
 from emo.tracking.run_row import run_row
 from emo.tracking.table import log_run
 from emo.training.async_writer import Writer
-from emo.training.chance import chance_hint
 from emo.training.checkpoint import (
     BestModel,
     Progress,
@@ -31,6 +30,7 @@ from emo.training.checkpoint import (
     take_up,
 )
 from emo.training.claim import Claim, claims
+from emo.training.hints import chance_hint
 from emo.training.plan import Plan
 from emo.training.run import Outcome, Run
 from emo.training.run_files import RunFiles, clear_leftovers, keep_model, saved_accuracy

@@ -29,7 +29,7 @@ from emo.training import async_writer, checkpoint, plan
 from emo.training import plan as plan_module
 from emo.training.augmented_copy import write_augmented_copy
 from emo.training.batches import Batches
-from emo.training.chance import chance_hint
+from emo.training.hints import chance_hint
 from emo.training.plan import prepare_run
 from emo.training.recorder import Recorder
 from emo.training.run import Ending, Outcome
@@ -674,6 +674,16 @@ def test_a_state_on_a_full_disk_leaves_the_one_before(full_disk):
     found, damaged = checkpoint.find_states(full_disk.folder, "k")
     assert ([said.step for _, said in found], damaged) == ([1], {})
     assert sorted(file.name for file in full_disk.folder.iterdir()) == ["filler", "run_running.state0.npz"]
+
+
+def test_few_photos_are_told_with_the_recipe_for_them(dataset, capsys):
+    prepare_run(dataclasses.replace(MINI, epochs=1), dataset)
+    assert (
+        "30 photos to train on are few for a random start: the recipe finetune_mini"
+        in capsys.readouterr().out
+    )
+    prepare_run(get_experiment("finetune_mini", epochs=1), dataset)
+    assert "are few" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

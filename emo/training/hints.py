@@ -1,4 +1,4 @@
-"""A run that has learned nothing by its half: what to change."""
+"""What to change, told while a run is made and while it trains."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import math
 import numpy as np
 
 from emo.experiments import Experiment
+
+FEW = 5000  # photos: with fewer, weights that know faces did better (`tools.bench.small_data`)
+
+
+def few_photos_hint(experiment: Experiment, photos: int) -> str:
+    """One sentence where so many photos are few for the weights that a run starts from; "" else."""
+    if photos >= FEW or experiment.weights not in (None, "imagenet"):
+        return ""
+    start = "a random start" if experiment.weights is None else "ImageNet's weights"
+    return (
+        f"{photos:,} photos to train on are few for {start}: the recipe finetune_mini starts from weights "
+        "that know faces."
+    )
 
 
 def chance_hint(
