@@ -68,15 +68,14 @@ def compute_capability() -> tuple[int, int]:
 
 
 def need_tensorflow(part: str):
-    """The module `tensorflow`, without which there is no `part` (a sentence's subject). Raises UserError."""
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise UserError(
-            f"{part} by the package tensorflow, which is not installed here; run `pip install tensorflow`."
-        ) from None
+    """The module `tensorflow`, which alone does `part` (a sentence's beginning). Raises UserError."""
     if is_jax():
-        tf.config.set_visible_devices([], "GPU")  # it would take their memory from JAX
+        raise UserError(
+            f"{part} by TensorFlow alone, and Keras computes with JAX here; start Python anew without "
+            "KERAS_BACKEND=jax where the package tensorflow is installed."
+        )
+    import tensorflow as tf
+
     return tf
 
 

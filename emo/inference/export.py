@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emo.backend import graph, is_jax
+from emo.backend import graph, need_tensorflow
 from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.files import user_path
@@ -69,11 +69,7 @@ def export_model(classifier: Predictor, kind: str, path: str | Path | None = Non
         raise UserError("An ensemble is no single network: export each of its members, `ensemble.members`.")
     if kind not in ENDINGS:
         raise UserError(f"There is no export to {kind!r}; choose one of {', '.join(ENDINGS)}.")
-    if is_jax():
-        raise UserError(
-            "Export is written by TensorFlow: start Python anew without KERAS_BACKEND=jax, where the package "
-            "tensorflow is installed."
-        )
+    need_tensorflow("Models are exported")
     if kind == "onnx":
         _require_onnx()
     wanted = user_path(path) if path else _beside(classifier.path, ENDINGS[kind])

@@ -51,7 +51,7 @@ def chance_hint(
     else:
         advice = (
             f"it does not learn yet: try learning_rate={e.learning_rate / 10:.0e} or "
-            f"{e.learning_rate * 10:.0e}, more epochs, or a pretrained backbone (the recipe finetune)"
+            f"{e.learning_rate * 10:.0e}, more epochs, or the recipe finetune_mini, whose weights know faces"
         )
     return (
         f"After {epoch} of {e.epochs} epochs validation accuracy is {best:.1%} at best, no better than "
