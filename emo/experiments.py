@@ -447,7 +447,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         dataclasses.replace(
             _EMO_MINI,
             name="finetune_mini",
-            learning_rate=5e-4,
+            learning_rate=1e-3,
             epochs=12,
             weights="emo_mini",
             batch_size=32,
