@@ -107,8 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = get_paths(folder)
         fetch_dataset("sample", paths)
-        changes = CHANGES | {"weights": str(PROJECT_ROOT / CHANGES["weights"])}
-        run = train(get_experiment("emo_mini", **changes), paths)
+        run = train(get_experiment("emo_mini", **CHANGES), paths)
         report = evaluate(load_classifier(run.model_path), paths.test)
         picture = BytesIO()
         plot_overview(run.history, report).savefig(picture, dpi=DPI)
