@@ -20,3 +20,8 @@ def test_a_run_that_was_killed_before_fields_were_renamed_is_found():
     changes = {"ema": 0.9, "color_jitter": 0.3, "random_erasing": 0.5, "class_balance": 0.5, "mix": "cutmix"}
     experiment = get_experiment("finetune", teacher="t.h5", teacher_weight=0.5, **changes)
     assert key_settings(experiment) == OLDER
+
+
+def test_a_field_that_came_later_counts_where_it_is_set():
+    experiment = get_experiment("finetune", deterministic=True)
+    assert key_settings(experiment) != key_settings(get_experiment("finetune"))

@@ -5,8 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from emo.backend import is_jax
+from emo.errors import UserError
 from emo.experiments import get_experiment
 from emo.paths import get_paths
 from emo.training import devices
@@ -123,3 +125,23 @@ def test_a_long_run_on_a_gpu_says_that_it_compiles_and_shows_it(photos, monkeypa
     compile_trainer(plan)
     fit_epochs(plan, 0, 1, [])
     assert "compiling" in capfd.readouterr().err
+
+
+def test_on_a_gpu_a_run_is_repeatable_where_it_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(devices, "accelerators", lambda: ["H100"])
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    assert devices.use_xla(get_experiment("finetune"), devices.XLA_STEPS, 1) and not asked
+    assert not devices.use_xla(get_experiment("finetune", deterministic=True), devices.XLA_STEPS, 1)
+    assert asked == [True]
+
+
+def test_jax_must_be_told_before_it_starts(monkeypatch):
+    monkeypatch.setattr(devices, "accelerators", lambda: ["H100"])
+    monkeypatch.setattr(devices, "is_jax", lambda: True)
+    repeatable = get_experiment("finetune", deterministic=True)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    with pytest.raises(UserError, match=r"XLA_FLAGS=--xla_gpu_deterministic_ops=true.* start Python anew"):
+        devices.use_xla(repeatable, 10, 1)
+    monkeypatch.setenv("XLA_FLAGS", f"--another {devices.DETERMINISTIC}")
+    assert devices.use_xla(repeatable, 10, 1)
