@@ -19,9 +19,10 @@ def main() -> None:
     command = commands.add_parser(
         "train",
         help="train an experiment",
-        description="Trains an experiment as the train notebook does. On several machines start it on each, "
-        "with KERAS_BACKEND=jax: it joins the processes that JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
-        "JAX_PROCESS_ID name, or Slurm. The results are where the first process runs.",
+        description="Trains an experiment as the train notebook does.\n\n"
+        "On several machines start it on each, with KERAS_BACKEND=jax: it joins the processes that\n"
+        "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name, or Slurm. The results are\n"
+        "where the first process runs.",
         epilog="experiments:\n  " + "\n  ".join(experiment_menu()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +44,7 @@ def main() -> None:
 
 def train(chosen: argparse.Namespace) -> None:
     """The command `train`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of its own insides
     experiment = get_experiment(chosen.experiment, **parse_changes(", ".join(chosen.set) or "{}"))
 
     from emo import environment
