@@ -69,20 +69,8 @@ def split_photos(
         raise UserError(f"fraction is {fraction}; give the share of validation photos between 0 and 1.")
     if not 0 <= test < 1:
         raise UserError(f"test is {test}; give the share of test photos, 0 for none, below 1.")
-    table = photos[["path", "label", "split", "bytes", "sha256"]].assign(left_out=photos["problem"])
-    table["group"] = table["path"].map(duplicates.set_index("path")["group"]).fillna(0).astype(int)
-    table["path"] = _relative(table["path"], paths)
     old = _read_split(paths)
-    said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
-    said[said["bytes"] != table["bytes"]] = None  # another photo under that name
-    # what a person wrote stays; what an earlier scan or split found is found again, or repaired
-    theirs = (
-        said["left_out"]
-        .where(~said["left_out"].str.startswith((DUPLICATE, OLDER_WORDS, *REASONS), na=False))
-        .fillna("")
-    )
-    table["left_out"] = table["left_out"].where(table["left_out"] != "", theirs)
-
+    table, said = _with_what_was_said(photos, duplicates, old, paths)
     folder = table["path"].str.split("/").str[0]
     usable = table["left_out"] == ""
     table["split"] = said["split"].fillna(folder)
@@ -99,13 +87,43 @@ def split_photos(
         bound = set(table.loc[elsewhere & (table["group"] > 0), "group"].astype(str))
         table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], shares, seed, bound)
     if leave_out_duplicates:
-        for split, other in (("train", "val"), ("train", "test"), ("val", "test")):
-            beyond = table.loc[usable & (folder == other) & (table["group"] > 0), "group"]
-            leaks = usable & (table["split"] == split) & table["group"].isin(beyond)
-            table.loc[leaks, "left_out"] = DUPLICATE + other
+        _leave_out_duplicates(table, usable, folder)
     gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
+    _tell(table, shares, paths)
+    return _loaded(table.iloc[: len(photos)], paths)
+
+
+def _with_what_was_said(
+    photos: pd.DataFrame, duplicates: pd.DataFrame, old: pd.DataFrame, paths: Paths
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of `photos` with their groups and who is left out; what the older file says of each."""
+    table = photos[["path", "label", "split", "bytes", "sha256"]].assign(left_out=photos["problem"])
+    table["group"] = table["path"].map(duplicates.set_index("path")["group"]).fillna(0).astype(int)
+    table["path"] = _relative(table["path"], paths)
+    said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
+    said[said["bytes"] != table["bytes"]] = None  # another photo under that name
+    # what a person wrote stays; what an earlier scan or split found is found again, or repaired
+    theirs = (
+        said["left_out"]
+        .where(~said["left_out"].str.startswith((DUPLICATE, OLDER_WORDS, *REASONS), na=False))
+        .fillna("")
+    )
+    table["left_out"] = table["left_out"].where(table["left_out"] != "", theirs)
+    return table, said
+
+
+def _leave_out_duplicates(table: pd.DataFrame, usable: pd.Series, folder: pd.Series) -> None:
+    """Marks in `table` what has a duplicate in a folder that tests what it would train or validate."""
+    for split, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        beyond = table.loc[usable & (folder == other) & (table["group"] > 0), "group"]
+        leaks = usable & (table["split"] == split) & table["group"].isin(beyond)
+        table.loc[leaks, "left_out"] = DUPLICATE + other
+
+
+def _tell(table: pd.DataFrame, shares: dict[str, float], paths: Paths) -> None:
+    """Prints the counts, and why nothing was drawn to test where that was asked for."""
     counts = table.loc[table["left_out"] == "", "split"].value_counts()
     told = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if split in counts)
     print(f"{paths.split}: {told}, {(table['left_out'] != '').sum():,} left out.")
@@ -114,7 +132,6 @@ def split_photos(
             f"No photos were set aside to test, as {paths.split.name} has given them all a place: what has "
             "trained must not test. Delete the file to draw anew, and train anew then."
         )
-    return _loaded(table.iloc[: len(photos)], paths)
 
 
 def _draw(
