@@ -152,6 +152,10 @@ class Network:
     input_shape: tuple | None
     inputs: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        if self.output not in [layer.name for layer in self.layers]:
+            raise Unusable(f"is damaged: it has no layer {self.output!r}, which is to make its output")
+
     def walk(self, x, call: Callable):
         """What comes out where `x` goes in: `call(layer, given)` makes each layer's output of its input.
 

@@ -100,11 +100,25 @@ def numbers(array: h5py.Dataset, layer: str) -> np.ndarray:
     return values
 
 
-def strings(group: h5py.Group, attribute: str) -> list[str]:
+def attribute(item: h5py.Group, name: str, default=None):
+    """The value of an attribute, text or numbers. Raises Unusable for one that would end the process.
+
+    Text of any length and sequences of any length differ in one bit of the file; where damage makes one of
+    the other, or of neither, HDF5 (2.0 and before) reads from anywhere in memory.
+    """
+    if name not in item.attrs:
+        return default
+    kind = h5py.h5a.open(item.id, name.encode()).get_type()
+    if kind.get_class() == h5py.h5t.VLEN and not kind.is_variable_str():
+        raise Unusable("is damaged; copy it anew")
+    return item.attrs[name]
+
+
+def strings(group: h5py.Group, name: str) -> list[str]:
     """A list in an attribute; HDF5 holds 64 KB in one, so Keras numbers the parts of a longer one."""
-    values, part = list(group.attrs.get(attribute, ())), 0
-    while f"{attribute}{part}" in group.attrs:
-        values += list(group.attrs[f"{attribute}{part}"])
+    values, part = list(attribute(group, name, ())), 0
+    while f"{name}{part}" in group.attrs:
+        values += list(attribute(group, f"{name}{part}"))
         part += 1
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 

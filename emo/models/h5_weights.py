@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import h5py
 
 from emo.models.h5_config import Layer, Network, parse
-from emo.models.h5_file import Unusable, contents, numbers, open_h5, strings
+from emo.models.h5_file import Unusable, attribute, contents, numbers, open_h5, strings
 
 if TYPE_CHECKING:
     import keras
@@ -22,7 +22,7 @@ Arrays = list[h5py.Dataset]
 
 def network_in(file: h5py.File) -> Network:
     """The network that the open file describes. Raises Unusable where there is none that can be rebuilt."""
-    config, groups = file.attrs.get("model_config"), list(file)
+    config, groups = attribute(file, "model_config"), list(file)
     if config is None and holds_weights_alone(file):
         raise Unusable(
             "holds weights without their network: build the network as it was trained, "
@@ -30,7 +30,7 @@ def network_in(file: h5py.File) -> Network:
         )
     if config is None or "model_weights" not in groups:
         raise Unusable("is an HDF5 file without a Keras model: it is damaged or of another kind")
-    version = file.attrs.get("keras_version", b"")
+    version = attribute(file, "keras_version", b"")
     version = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
     described = json.loads(config)
     if not version:  # Keras 2 named the shape of a layer's input so, Keras 3 does not

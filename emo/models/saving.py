@@ -15,7 +15,7 @@ import h5py
 import keras
 
 from emo.files import write_bytes
-from emo.models.h5_file import Unusable, open_h5, sentences
+from emo.models.h5_file import Unusable, attribute, open_h5, sentences
 
 METADATA_ATTRIBUTE = "emo_classificator"
 MAX_SIDE = 1024  # pixels, as for an experiment
@@ -61,7 +61,7 @@ def read_metadata(path: Path) -> dict:
 
 def metadata_of(file: h5py.File) -> dict:
     """As `read_metadata`, of an open file. Raises Unusable where a value is none that `train` writes."""
-    metadata = json.loads(file.attrs.get(METADATA_ATTRIBUTE, "{}"))
+    metadata = json.loads(attribute(file, METADATA_ATTRIBUTE, "{}"))
     if not isinstance(metadata, dict):
         raise Unusable("is damaged: its metadata are no table; copy or train it anew")
     for key, value in metadata.items():

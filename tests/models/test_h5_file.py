@@ -5,8 +5,12 @@ import io
 import json
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import h5py
 import keras
@@ -19,6 +23,8 @@ from emo.inference.classifier import load_classifier
 from emo.models.h5_config import parse
 from emo.models.h5_loader import load_model
 from tests.models.test_h5_loader import CONV5_NESTED, FLATTEN_FLAT, change_config, layer_of, project  # noqa: F401
+
+FILES = Path(__file__).resolve().parents[1] / "files"
 
 
 def zipped(**files) -> bytes:
@@ -217,3 +223,17 @@ def test_float16_is_computed_in_float32_on_a_cpu(tmp_path):
     np.testing.assert_allclose(
         opened.predict(pictures, verbose=0), model.predict(pictures, verbose=0), atol=0.05
     )
+
+
+@pytest.mark.parametrize("kind", [0, 2, 5, 15])
+def test_text_that_damage_makes_a_sequence_is_refused_and_python_lives(tmp_path, kind):
+    file = Path(shutil.copy(FILES / "keras2_activations.h5", tmp_path / "damaged.h5"))
+    data = bytearray(file.read_bytes())
+    name = data.index(b"model_config\0")
+    text = data.index(b"\x19\x01", name)  # HDF5's type "of variable length", of the kind "string"
+    data[text + 1] = kind
+    file.write_bytes(data)
+    code = f"from emo.models.h5_loader import read_model\nread_model({str(file)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "damaged.h5" in done.stderr.splitlines()[-1], done.stderr[-500:]
+    assert "damaged" in done.stderr.splitlines()[-1].replace("damaged.h5", "")

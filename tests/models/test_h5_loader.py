@@ -361,6 +361,9 @@ def test_other_networks_of_keras_applications_open(application, tmp_path):
     model = keras.Model(network.input, outputs)
     rng = np.random.default_rng(1)  # none may be at its start: ConvNeXt's scales begin near 0
     model.set_weights([weight + rng.uniform(0, 0.05, weight.shape) for weight in model.get_weights()])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # else it would go on with the mean and variance of before
     model.save(tmp_path / "model.h5")
     classifier = load_classifier(tmp_path / "model.h5", ["a", "b", "c"], preprocessing="none")
     pictures = np.random.default_rng(0).integers(0, 256, (2, 80, 80, 3))
@@ -413,6 +416,10 @@ def tanh(config):
     layer_of(config, "dense_2")["config"]["activation"] = "tanh"
 
 
+def output_of_nobody(config):
+    layer_of(config, "resnet50")["config"]["output_layers"] = [["nobody", 0, 0]]
+
+
 def one_layer_twice(config):
     inner = layer_of(config, "resnet50")
     relu = layer_of(inner, "conv1_relu")
@@ -450,6 +457,7 @@ def input_of(*shape):
     ("change", "says"),
     [
         (tanh, "ends in 'dense_2', which gives no probabilities"),
+        (output_of_nobody, "is damaged: it has no layer 'nobody', which is to make its output"),
         (one_layer_twice, "calls its layer 'conv1_relu' 2 times"),
         (in_a_circle, "nothing feeds its layer 'conv1_pad'"),
         (channels_first, "channels_first"),
