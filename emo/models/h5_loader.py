@@ -128,6 +128,8 @@ def _connect(network: Network, x, weights: dict[Layer, list[h5py.Dataset]]):
             made = keras.Model(inner, outputs, name=_keras_name(layer.name))(*given)
         else:
             made = _call(layer, given, weights.get(layer, []))
+        if 0 in made.shape[1:]:
+            raise Unusable(f"leaves nothing of such small pictures in its layer {layer.name!r}")
         check_memory(4 * math.prod(made.shape[1:]))  # of one picture; nothing is computed yet
         return made
 

@@ -476,6 +476,17 @@ def test_networks_that_are_no_classifiers_of_pictures(project, change, says):
         load_classifier(change_config(project(CONV5_NESTED), change))
 
 
+def test_a_picture_that_a_network_leaves_nothing_of(tmp_path):
+    images = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="third")(images))
+    model = keras.Model(images, keras.layers.Dense(2, activation="softmax")(x))
+    model.save(tmp_path / "any.h5")
+    options = {"class_names": ["a", "b"], "preprocessing": "none"}
+    assert load_classifier(tmp_path / "any.h5", image_size=3, **options).image_size == 3
+    with pytest.raises(UserError, match="leaves nothing of such small pictures in its layer 'third'"):
+        load_classifier(tmp_path / "any.h5", image_size=2, **options)
+
+
 # files that would run code
 
 
