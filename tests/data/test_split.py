@@ -427,3 +427,18 @@ class TestRelabel:
         (photos.data / "relabel.csv").write_bytes("path,label\ntrain/грусть/1.jpg,happy\n".encode("cp1251"))
         with pytest.raises(UserError, match="not UTF-8"):
             training_manifests(photos)
+
+
+def test_on_a_full_disk_the_older_split_stays(photos, full_disk):
+    paths = get_paths(photos.root, full_disk.folder)
+    split(paths, fraction=0.25, seed=1)
+    before = paths.split.read_bytes()
+    full_disk.fill()
+    with pytest.raises(
+        UserError, match=r"split\.csv cannot be written \(No space left on device\); make room"
+    ):
+        split(paths, fraction=0.5, seed=2)
+    assert paths.split.read_bytes() == before
+    full_disk.empty()
+    assert len(split(paths, fraction=0.5, seed=2)) == 70
+    assert not [file.name for file in paths.split.parent.iterdir() if "unfinished" in file.name]

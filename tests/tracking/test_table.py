@@ -750,3 +750,16 @@ def test_no_tensorflow_is_needed():
 
 def test_module_lists_every_heading_once():
     assert len(set(COLUMNS.values())) == len(COLUMNS) == 23
+
+
+def test_on_a_full_disk_the_run_waits_and_the_table_stays(full_disk):
+    paths = get_paths(full_disk.folder)
+    log_run({"base_model": "vgg16", "model_file": "first.h5"}, paths)
+    table = paths.experiments.read_bytes()
+    full_disk.fill()
+    with pytest.raises(UserError, match=r"No space left on device"):
+        log_run({"base_model": "xception", "model_file": "second.h5"}, paths)
+    assert paths.experiments.read_bytes() == table
+    full_disk.empty()
+    log_run({"base_model": "xception", "model_file": "second.h5"}, paths)
+    assert read_table(paths).model_file.tolist()[-2:] == ["first.h5", "second.h5"]
