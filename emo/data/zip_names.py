@@ -79,12 +79,10 @@ def _encoding(names: Sequence[bytes], wanted: str | None, source: str) -> tuple[
         others = [page for page in ranked if readings[page] != best]
         lead = _score(best) - (_score(readings[others[0]]) if others else 0)
         if (_score(best) >= SURE and lead >= MARGIN) or not _in_folders(best):
-            shown = ", ".join(_foreign_words(best)[:3])
+            shown = _some(best, 3)
             note = f"Names in {source} are read as {ranked[0]} ({shown}); encoding= takes another code page."
             return ranked[0], note
-    shown = " or ".join(
-        f'encoding="{page}" for {", ".join(_foreign_words(readings[page])[:2])}' for page in ranked[:3]
-    )
+    shown = " or ".join(f'encoding="{page}" for {_some(readings[page], 2)}' for page in ranked[:3])
     raise UserError(
         f"{source} does not say in which letters its names are written; pass {shown or 'encoding='}, or zip "
         "the photos anew."
@@ -121,6 +119,12 @@ def _foreign_words(names: Iterable[str]) -> list[str]:
         folders.update(dict.fromkeys(part for part in above if not part.isascii()))
         files.update({} if file.isascii() else {file: None})
     return [*folders, *files]
+
+
+def _some(names: Iterable[str], count: int) -> str:
+    """A few of them, to be shown: damaged ones may hold any sign, and be of any length."""
+    words = (word if len(word) <= 40 else f"{word[:40]}…" for word in _foreign_words(names)[:count])
+    return ", ".join("".join(c if c.isprintable() else "?" for c in word) for word in words)
 
 
 def _score(names: Sequence[str]) -> float:

@@ -469,6 +469,14 @@ with tempfile.TemporaryDirectory() as _folder:
     )
 
 
+def test_a_question_about_names_shows_no_control_signs(paths, tmp_path):
+    names = [b"train/\xa7\x0b\n\xab/0.png", b"train/\xa8\r\xe3/1.png"]
+    raw_zip(tmp_path / "a.zip", names)
+    with pytest.raises(UserError, match="does not say in which letters") as error:
+        fetch_dataset(tmp_path / "a.zip", paths)
+    assert str(error.value).isprintable()
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(ARCHIVES),
