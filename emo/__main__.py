@@ -11,7 +11,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from emo.errors import UserError
+from emo.errors import LostProcess, UserError
 from emo.experiments import experiment_menu, get_experiment, parse_changes
 from emo.paths import get_paths
 
@@ -28,7 +28,7 @@ def main() -> None:
         chosen.run(chosen)
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
-        if type(error).__name__ == "LostProcess":
+        if isinstance(error, LostProcess):
             os._exit(2)  # else JAX would wait for the one that is gone, and end with words of its own
         sys.exit(2)
 

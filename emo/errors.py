@@ -27,6 +27,16 @@ class UserError(ValueError):
         return [f"✋ {self}"]
 
 
+class LostProcess(UserError):
+    """One of the processes that train together is gone, and with it its share of every batch."""
+
+    def __init__(self):
+        super().__init__(
+            "Another process of this run has ended, so this one ends too; start all of them again, and the "
+            "run goes on from its last state."
+        )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the machine had too little memory, as Python, TensorFlow and JAX tell it.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from emo.errors import UserError
 from emo.files import user_path
 from emo.inference.classifier import find_model
+from emo.inference.photo import ADDRESSES
 from emo.paths import Paths
 
 NO_PATHS = ("upload", "webcam")  # that PHOTO may hold, besides addresses
-ADDRESSES = ("http://", "https://")
 
 
 def check_given(paths: Paths, source: str = "", **given: str) -> None:

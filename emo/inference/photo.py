@@ -18,6 +18,7 @@ from emo.files import user_path
 from emo.inference.predictor import Predictor
 from emo.inference.webcam import is_upload_button
 
+ADDRESSES = ("http://", "https://")  # with which what is fetched from the web begins
 MAX_SIDE = 2048  # pixels; a face of a thirtieth of it still has 68
 ROW = 0.75  # of a face's side: how much lower a face may be and still stand in the same row
 MAX_DOWNLOAD = 32 * 2**20  # bytes
@@ -55,10 +56,8 @@ def open_photo(source) -> Image.Image | None:
             print("There is no photo: its path or URL is empty.")
             return None
         name = source = source.strip()
-        if source.lower().startswith(("http://", "https://")):
-            source = read_url(source, MAX_DOWNLOAD)
-        else:
-            source = user_path(source)
+        on_the_web = source.lower().startswith(ADDRESSES)
+        source = read_url(source, MAX_DOWNLOAD) if on_the_web else user_path(source)
     return whole_image(source, MAX_SIDE, name)
 
 

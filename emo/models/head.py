@@ -29,9 +29,9 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
             return
     saved = read_model(file)
     names = [emotion_of(name) for name in saved.metadata.get("class_names", ())]
-    shared = [name for name in class_names if emotion_of(name) in names]
+    pairs = _pairs(class_names, names)
     head = saved.metadata.get("experiment", {}).get("head")
-    if not shared or not head or _dense(tuple(head)) != _dense(experiment.head):
+    if not pairs or not head or _dense(tuple(head)) != _dense(experiment.head):
         return
     with sentences(file), open_h5(file) as opened:
         arrays = weights_of(opened, saved.network)
@@ -46,11 +46,11 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
     for layer, values in zip(dense[:-1], found, strict=False):
         layer.set_weights(values)
     kernel, bias = dense[-1].get_weights()
-    columns, places = zip(*_pairs(class_names, names), strict=True)
+    columns, places = zip(*pairs, strict=True)
     kernel[:, columns], bias[list(columns)] = found[-1][0][:, places], found[-1][1][list(places)]
     dense[-1].set_weights([kernel, bias])
     print(
-        f"The head starts from {file.name} as well, which knows {len(shared)} of {len(class_names)} classes."
+        f"The head starts from {file.name} as well, which knows {len(pairs)} of {len(class_names)} classes."
     )
 
 

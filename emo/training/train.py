@@ -6,7 +6,7 @@ import keras
 from tqdm.keras import TqdmCallback
 
 from emo.backend import is_lost_process, process
-from emo.errors import UserError
+from emo.errors import LostProcess, UserError
 from emo.experiments import Experiment
 from emo.paths import Paths
 from emo.training.follower import Follower
@@ -16,16 +16,6 @@ from emo.training.plan import Plan, prepare_run
 from emo.training.precise_batch_norm import PreciseBatchNorm
 from emo.training.recorder import Recorder
 from emo.training.run import Ending, Outcome, Run
-
-
-class LostProcess(UserError):
-    """One of the processes that train together is gone, and with it its share of every batch."""
-
-    def __init__(self):
-        super().__init__(
-            "Another process of this run has ended, so this one ends too; start all of them again, and the "
-            "run goes on from its last state."
-        )
 
 
 def train(experiment: Experiment, paths: Paths) -> Run | None:
@@ -163,11 +153,10 @@ class ProgressBars(TqdmCallback):
 
     def __init__(self, by_steps: bool):
         super().__init__(verbose=int(by_steps))
-        self.by_steps = by_steps
 
     def on_train_begin(self, *arguments):
         super().on_train_begin(*arguments)
-        (self.batch_bar if self.by_steps else self.epoch_bar).set_postfix_str("compiling")
+        (self.batch_bar if self.verbose else self.epoch_bar).set_postfix_str("compiling")
 
 
 class AverageInValidation(keras.callbacks.SwapEMAWeights):

@@ -26,7 +26,7 @@ from emo.paths import EMO_MINI, Paths, get_paths
 from emo.training import plan as plan_module
 from emo.training.plan import Plan, prepare_run
 from emo.training.train import compile_trainer
-from tools.bench.speed import alternate, draw_photos, fit, of_any_length, seconds
+from tools.bench.speed import alternate, bare_steps, draw_photos, fit, seconds
 from tools.readme.markdown import markdown
 
 SIDE = 224  # pixels of the drawn photos
@@ -53,17 +53,10 @@ def ready(experiment: Experiment, paths: Paths, xla: bool) -> Plan:
 def measured(experiment: Experiment, paths: Paths, xla: bool) -> tuple[float, float, float]:
     """Images per second of `fit` and of the bare step, and the first epoch's seconds."""
     plan = ready(experiment, paths, xla)
-    trainer, steps = plan.trainer, len(plan.train_set)
+    steps = len(plan.train_set)
     photos = steps * experiment.batch_size
     first = seconds(lambda: fit(plan, plan.train_set))
-    batch = tf.nest.map_structure(tf.constant, plan.train_set[0])
-    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat().map(of_any_length))
-
-    def bare():
-        for _ in range(steps):
-            logs = trainer.train_function(iterator)
-        return [value.numpy() for value in logs.values()]
-
+    bare = bare_steps(plan, plan.train_set, steps)
     whole, step = alternate(lambda: fit(plan, plan.train_set), bare, repeats=TURNS)
     return photos / whole, photos / step, first
 

@@ -254,16 +254,10 @@ def fitting(bench: Bench, views: int, times: int) -> list[Row]:
     trainer, once = plan.trainer, plan.train_set
     arrays = [np.concatenate([array] * times) for array in (*once.views, once.labels)]
     train_set = Batches(arrays[:-1], arrays[-1], BATCH, once.seed, once.augmentation)
-    batch = tf.nest.map_structure(tf.constant, train_set[0])
-    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat().map(of_any_length))
     trainer.make_train_function()
     calls = len(train_set) // trainer.steps_per_execution
     photos = calls * trainer.steps_per_execution * BATCH
-
-    def bare():
-        for _ in range(calls):
-            logs = trainer.train_function(iterator)
-        return [value.numpy() for value in logs.values()]
+    bare = bare_steps(plan, train_set, calls)
 
     turns = []
     for _ in range(1 + TURNS):
@@ -273,6 +267,19 @@ def fitting(bench: Bench, views: int, times: int) -> list[Row]:
     # the turn of the median ratio: a shared machine's speed drifts from turn to turn
     ours, theirs = sorted(turns[1:], key=lambda turn: turn[1] / turn[0])[TURNS // 2]
     return [speed(f"fit, views={views}", ours, theirs, photos, "the bare step", 0.95)]
+
+
+def bare_steps(plan: Plan, train_set: Batches, calls: int) -> Callable[[], object]:
+    """A function: so many calls of the plan's compiled step, all on the first batch of `train_set`."""
+    batch = tf.nest.map_structure(tf.constant, train_set[0])
+    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat().map(of_any_length))
+
+    def bare():
+        for _ in range(calls):
+            logs = plan.trainer.train_function(iterator)
+        return [value.numpy() for value in logs.values()]
+
+    return bare
 
 
 def of_any_length(*batch):
