@@ -30,6 +30,7 @@ from emo.errors import UserError  # a mistake the user can repair, in one senten
 from emo.evaluation.calibration import apply_temperature  # calibrated confidences
 from emo.evaluation.calibration import fit_temperature  # one number that calibrates them
 from emo.evaluation.comparison import compare  # is one model really better than another?
+from emo.evaluation.evaluate import calibrate  # writes the temperature of the validation photos into a .h5
 from emo.evaluation.evaluate import evaluate  # accuracy, F1, confusion, calibration, mistakes
 from emo.evaluation.evaluate import labelled_photos  # which photos to test on
 from emo.evaluation.evaluate import log_test  # test figures into the row of the run

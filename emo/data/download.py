@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from emo.data.archives import Member
+from emo.data.combine import check_dataset_name, combined
 from emo.data.install import (
     KeepsDownload,
-    add,
+    add_photos,
     check_room,
     clear_downloads,
     counted,
     finish_leftovers,
+    further_datasets,
     growth,
     install,
     placed_files,
     read_record,
+    with_further,
 )
 from emo.data.lock import locked
-from emo.data.manifest import folders_fault, read_class_names
+from emo.data.manifest import class_names, folders_fault, read_class_names
 from emo.data.set_aside import holds_files, in_the_way, occupied
 from emo.data.sources import Source, arrange, open_source, sha256
 from emo.data.split import known_sizes
@@ -47,7 +50,9 @@ class _Place(NamedTuple):
     tried: tuple[Path, ...] = ()
 
 
-def fetch_dataset(source: str | Path, paths: Paths, encoding: str | None = None) -> dict[str, int]:
+def fetch_dataset(
+    source: str | Path, paths: Paths, encoding: str | None = None, add: str | None = None
+) -> dict[str, int]:
     """Put a dataset's photos into `data/train/<class>/…`, and val, test, test_kaggle where it has them.
 
     `source` is "sample", a Google Drive link or id, the address of a zip, a zip, a folder (it is copied)
@@ -57,18 +62,26 @@ def fetch_dataset(source: str | Path, paths: Paths, encoding: str | None = None)
     `encoding` is the code page of the names in a zip that does not say it, such as "cp866"; where it is None,
     it is guessed. Returns the photos in `data/` per folder, e.g. {"train": 900, "val": 180}.
 
+    `add`, a name such as "affectnet", puts a further dataset beside the one that lies in `data/`: its photos
+    join the classes of that name or meaning (anger → angry), the name before their own; classes that `data/`
+    lacks stay out, and that is said. Nothing is overwritten.
+
     The same source again changes nothing, or adds the photos that are new in it; a broken download goes on
     where it stopped; a second call at the same time waits. Raises UserError, with `data/` as it was, for
     whatever cannot be fetched whole, and where another dataset lies there (see `set_aside_dataset`).
     """
     check_encoding(encoding)
+    if add is not None:
+        check_dataset_name(add)
     with _explained(str(source), paths.data):
         place = _locate(str(source).strip(), paths)
         _check_not_own(place, paths)
         paths.data.mkdir(parents=True, exist_ok=True)
         with locked(paths), _explained(place.name, paths.data):
             finish_leftovers(paths)
-            if not occupied(paths):
+            if add is not None:
+                counts = _fetch_further(place, paths, encoding, add)
+            elif not occupied(paths):
                 counts = _fetch(place, paths, encoding)
             else:
                 counts = _here(place, paths) or _update(place, paths, encoding)
@@ -156,7 +169,47 @@ def _missing(place: _Place) -> UserError:
 
 
 def _fetch(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
-    """Downloads where that is needed, and installs what is there; photos a folder."""
+    """Installs what is there; photos a folder."""
+    with _opened(place, paths, encoding) as source:
+        photos, notes = arrange(source.members, place.name)
+        _check_free(photos, paths, place.name)
+        install(photos, paths, place.name, source.sha256)
+        _tell(f"Fetched {place.name}: {_listed(counted(photos))}", source, photos, notes)
+        return counted(photos)
+
+
+def _fetch_further(place: _Place, paths: Paths, encoding: str | None, name: str) -> dict[str, int]:
+    """Puts a further dataset of that name beside the first, or what is new in it; photos a folder."""
+    if not occupied(paths):
+        raise KeepsDownload(f"{paths.data} is empty: fetch a first dataset, without add={name!r}.")
+    classes = class_names(paths)
+    record = read_record(paths.dataset_record)
+    known = further_datasets(record).get(name)
+    if known and known["source"] != place.name:
+        raise KeepsDownload(
+            f"add={name!r} is the name of {known['source']}, fetched {known['fetched']}; choose another."
+        )
+    if known and not (place.path and place.path.exists()):  # on the web, or deleted to make room
+        print(f"{place.name} is already here: {_listed(known['photos'])}.")
+        return counted(placed_files(paths.data))
+    if not known:
+        record = with_further(record, name, place.name)
+    with _opened(place, paths, encoding) as source:
+        photos, notes = combined(arrange(source.members, place.name), classes, name, place.name)
+        grown = growth(photos, paths, further_datasets(record)[name])
+        if grown.taken:
+            raise KeepsDownload(f"{paths.data} has other files that begin with {name}_; choose another name.")
+        if grown.new:
+            add_photos(grown.new, paths, record, source.sha256, name)
+            _tell(f"Added {place.name} as {name}: {_listed(counted(grown.new))}", source, photos, notes)
+        else:
+            print(f"{place.name} is already here: {_listed(counted(photos))}.")
+    return counted(placed_files(paths.data))
+
+
+@contextmanager
+def _opened(place: _Place, paths: Paths, encoding: str | None) -> Iterator[Source]:
+    """The source, downloaded where that is needed; a download that is no dataset does not stay."""
     file = place.path
     if place.drive_id:
         file = download_drive(place.drive_id, place.name, paths.data)
@@ -166,11 +219,7 @@ def _fetch(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
         raise _missing(place)
     try:
         with _explained(place.name, paths.data), open_source(file, place.name, encoding) as source:
-            photos, notes = arrange(source.members, place.name)
-            _check_free(photos, paths, place.name)
-            install(photos, paths, place.name, source.sha256)
-            _tell(f"Fetched {place.name}: {_listed(counted(photos))}", source, photos, notes)
-            return counted(photos)
+            yield source
     except KeepsDownload:
         raise
     except UserError:
@@ -196,7 +245,7 @@ def _update(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]
         }
         differs = [f"{count:,} photos {what}." for what, count in differs.items() if count]
         if grown.new:
-            add(grown.new, paths, record, source.sha256)
+            add_photos(grown.new, paths, record, source.sha256)
             _tell(f"Added what is new in {place.name}: {_listed(counted(grown.new))}", source, photos, notes)
         else:
             print(f"{place.name} is already here: {_listed(counted(placed_files(paths.data)))}.")

@@ -38,11 +38,53 @@ class Growth(NamedTuple):
 
 def install(photos: dict[str, Member], paths: Paths, name: str, digest: str | None) -> None:
     """Copies the photos and moves them in with class names and record: all of it or nothing."""
-    today = datetime.now().isoformat(timespec="seconds")
-    files = {place: member.size for place, member in photos.items()}
-    record = {"source": name, "sha256": digest, "fetched": today, "photos": counted(photos), "files": files}
+    record = _entry(photos, name, digest)
     with _copied(photos, paths, name, record) as folder:
         _move_in(folder, paths, list(record["photos"]), record)
+
+
+def _entry(photos: dict[str, Member], source: str, digest: str | None) -> dict:
+    """What `data/dataset.json` tells of a dataset."""
+    today = datetime.now().isoformat(timespec="seconds")
+    files = {place: member.size for place, member in photos.items()}
+    return {"source": source, "sha256": digest, "fetched": today, "photos": counted(photos), "files": files}
+
+
+def with_further(record: dict, name: str, source: str) -> dict:
+    """The record with a further dataset of that name, of which no photo is here yet."""
+    return _extended(record, name, _entry({}, source, None))
+
+
+def _extended(record: dict, name: str, entry: dict) -> dict:
+    return record | {"further": further_datasets(record) | {name: entry}}
+
+
+def further_datasets(record: dict) -> dict[str, dict]:
+    """What the record tells of the datasets that were added to the first, by their names."""
+    further = record.get("further")
+    entries = further.items() if isinstance(further, dict) else ()
+    return {name: entry for name, entry in entries if _is_entry(entry)}
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("source", "fetched"))
+
+
+def datasets(paths: Paths) -> tuple[str, dict[str, str]]:
+    """The first dataset's name, "" where nothing tells it, and the name of each photo of a further one.
+
+    Photos go by their place below `data/`; those that nobody fetched count as the first dataset's.
+    """
+    record = read_record(paths.dataset_record)
+    further = further_datasets(record).items()
+    return _stem(record.get("source", "")), {
+        place: name for name, entry in further for place in _files(entry)
+    }
+
+
+def _stem(source: str) -> str:
+    """A name for what was given none: the file's or folder's, without its ending."""
+    return "drive" if "drive.google.com" in source else Path(source.split("?")[0]).stem
 
 
 def growth(photos: dict[str, Member], paths: Paths, record: dict) -> Growth:
@@ -59,11 +101,18 @@ def growth(photos: dict[str, Member], paths: Paths, record: dict) -> Growth:
     )
 
 
-def add(new: dict[str, Member], paths: Paths, record: dict, digest: str | None) -> None:
-    """Copies a grown source's new photos and moves them in; what is there stays as it is."""
-    files = _fetched_files(paths, record) | {place: member.size for place, member in new.items()}
-    record = record | {"sha256": digest, "photos": counted(files), "files": files}
-    with _copied(new, paths, record["source"], record) as folder:
+def add_photos(
+    new: dict[str, Member], paths: Paths, record: dict, digest: str | None, name: str = ""
+) -> None:
+    """Copies a grown source's new photos and moves them in; what is there stays as it is.
+
+    The source is the first in `record`, or the further dataset of that `name`.
+    """
+    entry = further_datasets(record)[name] if name else record
+    files = _fetched_files(paths, entry) | {place: member.size for place, member in new.items()}
+    entry = entry | {"sha256": digest, "photos": counted(files), "files": files}
+    record = _extended(record, name, entry) if name else entry
+    with _copied(new, paths, entry["source"], record) as folder:
         _move_in(folder, paths, list(new), record)
 
 
@@ -73,7 +122,9 @@ def finish_leftovers(paths: Paths) -> None:
         if record := read_record(folder / paths.dataset_record.name):
             places = [place for place in placed_files(folder) if not (paths.data / place).exists()]
             _move_in(folder, paths, places, record)
-            print(f"Moved in the rest of {record['source']}, whose fetch was stopped.")
+            entries = [entry for entry in (record, *further_datasets(record).values()) if _is_entry(entry)]
+            latest = max(entries, key=lambda entry: entry["fetched"])
+            print(f"Moved in the rest of {latest['source']}, whose fetch was stopped.")
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -89,8 +140,8 @@ def read_record(path: Path) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    told = isinstance(record, dict) and all(isinstance(record.get(key), str) for key in ("source", "fetched"))
-    return record if told else {}
+    known = isinstance(record, dict) and (_is_entry(record) or further_datasets(record))
+    return record if known else {}
 
 
 def counted(places: Iterable[str]) -> dict[str, int]:
@@ -115,8 +166,15 @@ def check_room(photos: dict[str, Member], paths: Paths, name: str) -> None:
 
 def _fetched_files(paths: Paths, record: dict) -> dict[str, int | None]:
     """The size of each photo that was fetched, by its place; of an older record those that are there now."""
+    return (
+        _files(record) if isinstance(record.get("files"), dict) else dict.fromkeys(placed_files(paths.data))
+    )
+
+
+def _files(record: dict) -> dict[str, int]:
+    """The size of each photo that the record names, by its place; {} for an older record."""
     files = record.get("files")
-    return files if isinstance(files, dict) else dict.fromkeys(placed_files(paths.data))
+    return files if isinstance(files, dict) else {}
 
 
 def _same_bytes(member: Member, path: Path) -> bool:

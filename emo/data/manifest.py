@@ -18,7 +18,14 @@ from emo.errors import UserError
 from emo.files import files_below, is_junk, write_text
 from emo.paths import IMAGE_SUFFIXES, Paths
 
-TABLE_COLUMNS = ("path", "label", "emotion", "confidence", "box")  # beside one a class, in tables of answers
+TABLE_COLUMNS = (
+    "path",
+    "label",
+    "source",
+    "emotion",
+    "confidence",
+    "box",
+)  # beside one a class, in tables of answers
 THUMBNAIL = 24  # pixels a side
 CHUNK = 4  # files a thread reads at a time: few, so that Ctrl-C ends a scan at once
 COLUMNS = ["path", "width", "height", "mode", "bytes", "sha256", "problem", "thumbnail"]

@@ -12,8 +12,8 @@ from emo.files import LEFTOVERS
 from emo.paths import Paths, numbered
 
 REMEDY = (
-    "call emo.set_aside_dataset(paths), which moves all of that away and can be undone, or keep both with "
-    'another ROOT, such as "my_photos"'
+    "call emo.set_aside_dataset(paths), which moves all of that away and can be undone, keep both with "
+    'another ROOT, such as "my_photos", or train on both with add="its_name"'
 )
 
 

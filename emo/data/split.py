@@ -16,6 +16,7 @@ import pandas as pd
 
 from emo.data.duplicates import find_duplicates
 from emo.data.image_io import REASONS
+from emo.data.install import datasets
 from emo.data.manifest import class_names, is_photo, no_photos, printable, scan_splits
 from emo.errors import UserError
 from emo.files import files_below, write_text
@@ -41,7 +42,7 @@ class Split(str, Enum):
 
 
 SPLITS = tuple(split.value for split in Split)
-COLUMNS = ["path", "split", "group", "bytes", "left_out"]
+COLUMNS = ["path", "split", "group", "bytes", "source", "left_out"]
 DUPLICATE = "has a duplicate in data/"
 OLDER_WORDS = "has a twin in data/"  # what CSVs before 2026-11-26 say of it
 
@@ -60,10 +61,11 @@ def split_photos(
     `photos` comes from `scan_splits`, `duplicates` from `find_duplicates`. `data/val` and `data/test` stay as
     they are. Without photos in `data/val`, `fraction` (0…1) of each class of `data/train` is set aside to
     validate, and without photos in `data/test` the share `test` (0…1) to test: duplicates on one side, drawn
-    by `seed` and content, so that neither the files' order nor the folder's place matters. What an older
-    `split.csv` says stays; photos new to it join their duplicates or are drawn. `leave_out_duplicates` leaves
-    out what has a duplicate in `data/val` or `data/test` and would train on it, or in `data/test` and would
-    validate. UserError when a class has too few different photos to split.
+    by `seed` and content, so that neither the files' order nor the folder's place matters. Of several
+    datasets (column `source`, `fetch_dataset(…, add=…)`) each has what it brought, or its own draw. What an
+    older `split.csv` says stays; photos new to it join their duplicates or are drawn. `leave_out_duplicates`
+    leaves out what has a duplicate in `data/val` or `data/test` and would train on it, or in `data/test` and
+    would validate. UserError when a class has too few different photos to split.
     """
     if not 0 < fraction < 1:
         raise UserError(f"fraction is {fraction}; give the share of validation photos between 0 and 1.")
@@ -74,15 +76,15 @@ def split_photos(
     folder = table["path"].str.split("/").str[0]
     usable = table["left_out"] == ""
     table["split"] = said["split"].fillna(folder)
-    shares = {"val": fraction, "test": test}
     shares = {
-        name: share for name, share in shares.items() if share and not (usable & (folder == name)).any()
+        source: _shares_to_draw(set(folder[rows.index]), val=fraction, test=test)
+        for source, rows in table[usable].groupby("source")
     }
-    if sum(shares.values()) >= 1:
+    if any(sum(wanted.values()) >= 1 for wanted in shares.values()):
         raise UserError(
             f"fraction {fraction} and test {test} leave no photos to train on; lower one of them."
         )
-    if shares:
+    if any(shares.values()):
         mine, elsewhere = usable & (folder == "train"), usable & (folder != "train")
         bound = set(table.loc[elsewhere & (table["group"] > 0), "group"].astype(str))
         table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], shares, seed, bound)
@@ -91,8 +93,13 @@ def split_photos(
     gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
-    _tell(table, shares, paths)
+    _tell(table, any("test" in wanted for wanted in shares.values()), paths)
     return _loaded(table.iloc[: len(photos)], paths)
+
+
+def _shares_to_draw(folders: set[str], **shares: float) -> dict[str, float]:
+    """What is drawn of a dataset's `data/train`: the shares above 0 for which it has no folder."""
+    return {split: share for split, share in shares.items() if share and split not in folders}
 
 
 def _with_what_was_said(
@@ -102,6 +109,9 @@ def _with_what_was_said(
     table = photos[["path", "label", "split", "bytes", "sha256"]].assign(left_out=photos["problem"])
     table["group"] = table["path"].map(duplicates.set_index("path")["group"]).fillna(0).astype(int)
     table["path"] = _relative(table["path"], paths)
+    first, further = datasets(paths)
+    known = table["path"].map(further).fillna(table["path"].map(old.set_index("path")["source"]))
+    table["source"] = known.fillna("").replace("", first)
     said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
     said[said["bytes"] != table["bytes"]] = None  # another photo under that name
     # what a person wrote stays; what an earlier scan or split found is found again, or repaired
@@ -122,12 +132,12 @@ def _leave_out_duplicates(table: pd.DataFrame, usable: pd.Series, folder: pd.Ser
         table.loc[leaks, "left_out"] = DUPLICATE + other
 
 
-def _tell(table: pd.DataFrame, shares: dict[str, float], paths: Paths) -> None:
+def _tell(table: pd.DataFrame, tests: bool, paths: Paths) -> None:
     """Prints the counts, and why nothing was drawn to test where that was asked for."""
     counts = table.loc[table["left_out"] == "", "split"].value_counts()
     told = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if split in counts)
     print(f"{paths.split}: {told}, {(table['left_out'] != '').sum():,} left out.")
-    if "test" in shares and "test" not in counts:
+    if tests and "test" not in counts:
         print(
             f"No photos were set aside to test, as {paths.split.name} has given them all a place: what has "
             "trained must not test. Delete the file to draw anew, and train anew then."
@@ -135,25 +145,26 @@ def _tell(table: pd.DataFrame, shares: dict[str, float], paths: Paths) -> None:
 
 
 def _draw(
-    photos: pd.DataFrame, said: pd.Series, shares: dict[str, float], seed: int, bound: set[str]
+    photos: pd.DataFrame, said: pd.Series, shares: dict[str, dict[str, float]], seed: int, bound: set[str]
 ) -> pd.Series:
     """A split per row: what was said of it or its duplicates, else by the order of seeded hashes.
 
-    Groups in `bound` have duplicates outside `data/train` and test nothing.
+    `shares` has those of each source. Groups in `bound` have duplicates outside `data/train`: they test
+    nothing.
     """
     unit = photos["sha256"].where(photos["group"] == 0, photos["group"].astype(str))
     units = photos.assign(unit=unit, said=said).sort_values(["sha256", "label"]).groupby("unit")
-    units = units.agg(label=("label", "first"), sha256=("sha256", "first"), said=("said", list))
+    units = units.agg(
+        **{name: (name, "first") for name in ("source", "label", "sha256")}, said=("said", list)
+    )
     # a photo that trained a model once must not validate the next
     units["split"] = [next((split for split in SPLITS if split in said), None) for said in units["said"]]
     units["rank"] = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in units["sha256"]]
-    per_class = units["label"].value_counts().reindex(sorted(photos["label"].unique()), fill_value=0)
-    if few := list(per_class.index[per_class <= len(shares)]):
-        needed = f"at least {len(shares) + 1}{', one less without a test share' * ('test' in shares)}"
-        raise UserError(f"Class {few[0]!r} has too few different photos to split ({needed}); add some.")
-    for _, some in units.groupby("label"):
-        room = len(some) - len(shares)  # a photo of each class trains, and the other shares get theirs
-        for split, share in shares.items():
+    if len(shares) == 1:  # else the photos of another dataset validate and test
+        _check_enough(units["label"].value_counts(), sorted(photos["label"].unique()), *shares.values())
+    for (source, _), some in units.groupby(["source", "label"]):
+        room = len(some) - len(shares[source])  # a photo of each class trains, the other shares get theirs
+        for split, share in shares[source].items():
             wanted = min(max(round(share * len(some)), 1), room)
             room += 1 - wanted
             free = some.index[units.loc[some.index, "split"].isna()]
@@ -163,12 +174,21 @@ def _draw(
     return unit.map(units["split"].fillna("train"))
 
 
+def _check_enough(counts: pd.Series, labels: list[str], shares: dict[str, float]) -> None:
+    """Raises UserError for a class of which no photo would train, or none be in one of the shares."""
+    counts = counts.reindex(labels, fill_value=0)
+    if few := list(counts.index[counts <= len(shares)]):
+        needed = f"at least {len(shares) + 1}{', one less without a test share' * ('test' in shares)}"
+        raise UserError(f"Class {few[0]!r} has too few different photos to split ({needed}); add some.")
+
+
 def load_split(paths: Paths) -> pd.DataFrame:
-    """`data/split.csv` as a table: path (absolute), label (the folder's), split, group, left_out.
+    """`data/split.csv` as a table: path (absolute), label (the folder's), split, group, left_out, source.
 
     A row per file that is there. split is "train", "val" or "test"; photos of one group > 0 are duplicates;
-    left_out is "" or why a file is not used. Where the CSV is missing, or photos are new or changed, all
-    are read and the CSV written or brought up to date, as in the prep notebook. UserError for a broken CSV.
+    left_out is "" or why a file is not used; source names the dataset. Where the CSV is missing, or photos
+    are new or changed, all are read and the CSV written or brought up to date, as in the prep notebook.
+    UserError for a broken CSV.
     """
     class_names(paths)  # first, as it has the clearer words for folders that are not right
     table = _read_split(paths)
@@ -183,8 +203,7 @@ def load_split(paths: Paths) -> pd.DataFrame:
             print(f"{fresh:,} files are new or changed since data/split.csv was written: reading all photos.")
         photos = scan_splits(paths)
         leaves_out = table["left_out"].str.startswith((DUPLICATE, OLDER_WORDS)).any()
-        drawn = table[table["path"].str.startswith("train/") & (table["left_out"] == "")]
-        val, test = ((drawn["split"] == split).mean() for split in ("val", "test"))
+        val, test = (_drawn_share(table, split) for split in ("val", "test"))
         # as they were chosen in the prep notebook
         chosen = {name: share for name, share in (("fraction", val), ("test", test)) if 0 < share < 1}
         return split_photos(photos, find_duplicates(photos), paths, leave_out_duplicates=leaves_out, **chosen)
@@ -192,8 +211,15 @@ def load_split(paths: Paths) -> pd.DataFrame:
     return _loaded(both, paths)
 
 
+def _drawn_share(table: pd.DataFrame, split: str) -> float:
+    """The share of `data/train` that is in the split, of the datasets that brought no folder for it."""
+    brought = table.loc[table["path"].str.startswith(f"{split}/"), "source"].unique()
+    drawn = table[table["path"].str.startswith("train/") & ~table["source"].isin(brought)]
+    return (drawn.loc[drawn["left_out"] == "", "split"] == split).mean()
+
+
 def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The photos (train, val) as tables of path, label, given (the folder's label) and group.
+    """The photos (train, val) as tables of path, label, given (the folder's label), group and source.
 
     `data/relabel.csv`, where there is one and `relabel` is True, is laid over the labels. Prints what is left
     out and what is relabelled. UserError when a class has no photo to train on, or there is none to validate.
@@ -208,7 +234,9 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
         table = relabelled(table, paths)
     table = table[table["left_out"] == ""]
     train, val = (
-        table.loc[table["split"] == split, ["path", "label", "given", "group"]].reset_index(drop=True)
+        table.loc[table["split"] == split, ["path", "label", "given", "group", "source"]].reset_index(
+            drop=True
+        )
         for split in ("train", "val")
     )
     if empty := [name for name in class_names(paths) if name not in set(train["label"])]:
@@ -221,10 +249,10 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
 
 
 def held_out_manifest(paths: Paths) -> pd.DataFrame:
-    """The photos to test on, which training never sees: path and label (the folder's). May be empty."""
+    """The photos to test on, which training never sees: path, label (the folder's), source. May be empty."""
     table = load_split(paths)
     table = table[(table["split"] == "test") & (table["left_out"] == "")]
-    return table[["path", "label"]].reset_index(drop=True)
+    return table[["path", "label", "source"]].reset_index(drop=True)
 
 
 def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
@@ -329,7 +357,9 @@ def _relative(path: pd.Series, paths: Paths) -> pd.Series:
 
 def _loaded(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     # in one order, whoever listed the files: a seeded shuffle starts from it
-    table = table[["path", "label", "split", "group", "left_out"]].sort_values("path", ignore_index=True)
+    table = table[["path", "label", "split", "group", "left_out", "source"]].sort_values(
+        "path", ignore_index=True
+    )
     return table.assign(path=f"{paths.data.as_posix()}/" + table["path"], group=table["group"].astype(int))
 
 
@@ -343,7 +373,11 @@ def _size(file: Path) -> int:
 def _read_split(paths: Paths) -> pd.DataFrame:
     if not paths.split.exists():
         return pd.DataFrame(columns=COLUMNS).astype({"bytes": int, "group": int})
-    table = _read_csv(paths.split, COLUMNS)
+    older = [name for name in COLUMNS if name != "source"]  # before 2026-11-27
+    table = _read_csv(paths.split, older, optional="source")
+    if not table["source"].any():
+        first, further = datasets(paths)
+        table["source"] = table["path"].map(further).fillna(first)
     for name in ("group", "bytes"):
         wrong = ~table[name].str.fullmatch(r"[0-9]{1,15}")  # more would not be a size of any file
         if wrong.any():
@@ -360,8 +394,8 @@ def _read_split(paths: Paths) -> pd.DataFrame:
     return table
 
 
-def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV of text cells, as spreadsheets write it: with commas or semicolons."""
+def _read_csv(path: Path, columns: list[str], optional: str | None = None) -> pd.DataFrame:
+    """A CSV of text cells, as spreadsheets write it: with commas or semicolons; `optional` may be missing."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -382,6 +416,7 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         raise UserError(
             f"{path} lacks the column {missing[0]!r}; its first line must name {', '.join(columns)}."
         )
+    columns = [*columns, *filter(None, [optional])]
     # a line that ends early lacks cells
-    table = table[columns].fillna("").astype(str).apply(lambda column: column.str.strip())
+    table = table.reindex(columns=columns).fillna("").astype(str).apply(lambda column: column.str.strip())
     return table[table["path"] != ""].reset_index(drop=True)

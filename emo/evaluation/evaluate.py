@@ -25,10 +25,13 @@ from emo.evaluation.calibration import (
 from emo.evaluation.class_order import better_order
 from emo.evaluation.intervals import wilson
 from emo.files import files_below
+from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.predictor import Predictor
+from emo.models.saving import divide_logits, read_metadata
 from emo.paths import Paths
 from emo.tracking import table as runlog
 
+SURE = 0.9  # of the photos a calibrated model answers, where it may abstain
 SPLIT_NOTES = {
     Split.VAL: "These photos chose the best epoch of a model that was trained here: on new ones it may do a "
     "little worse.",
@@ -43,10 +46,10 @@ class Report:
 
     `interval` is the accuracy's 95% interval; `per_class` has precision, recall, f1 and photos; `confusion`
     counts true (rows) × predicted (columns); `predictions` is `Predictor.predict`'s table with the true
-    `label`. `split` is what the photos are to the model, None where that is not known. `calibrated_ece` is
-    the calibration error at `temperature`, `without_duplicates` the report on the photos that have no
-    duplicate in training; each is None where it was not asked for. `names_assumed` tells that the model's
-    file does not name its classes.
+    `label`, and the `source` where the photos are of several datasets. `split` is what the photos are to the
+    model, None where that is not known. `calibrated_ece` is the calibration error at `temperature`,
+    `without_duplicates` the report on the photos that have no duplicate in training; each is None where it
+    was not asked for. `names_assumed` tells that the model's file does not name its classes.
     """
 
     model: str
@@ -83,7 +86,35 @@ class Report:
             )
         elif rest:
             figures.append("none has a duplicate in training")
-        return "\n".join(filter(None, (" · ".join(figures), self.split_note, self.order_note)))
+        lines = (" · ".join(figures), self.source_note, self.split_note, self.order_note)
+        return "\n".join(filter(None, lines))
+
+    @property
+    def by_source(self) -> pd.DataFrame | None:
+        """A row per dataset: photos, accuracy, its interval as low and high, macro_f1, ece; None for one."""
+        if "source" not in self.predictions:
+            return None
+        names = list(self.confusion)
+        parts = {
+            source: report(rows.drop(columns="source"), names)
+            for source, rows in self.predictions.groupby("source")
+        }
+        rows = [
+            (part.photos, part.accuracy, *part.interval, part.macro_f1, part.ece) for part in parts.values()
+        ]
+        columns = ["photos", "accuracy", "low", "high", "macro_f1", "ece"]
+        return pd.DataFrame(rows, pd.Index(parts, name="source"), columns)
+
+    @property
+    def source_note(self) -> str:
+        """The accuracy on each dataset in a line; "" for one."""
+        if (table := self.by_source) is None:
+            return ""
+        parts = [
+            f"{row.Index} {row.accuracy:.1%} ({percent((row.low, row.high))}, {row.photos:,} photos)"
+            for row in table.itertuples()
+        ]
+        return f"By dataset: {' · '.join(parts)}"
 
     @property
     def split_note(self) -> str:
@@ -157,7 +188,8 @@ def evaluate(
 ) -> Report:
     """Accuracy, F1, confusion, calibration and more on labelled photos.
 
-    `photos` is a folder with a sub-folder per class, or a manifest (path, label). `leaked` are the paths that
+    `photos` is a folder with a sub-folder per class, or a manifest (path, label, and source where they are of
+    several datasets). `leaked` are the paths that
     have a duplicate in training, as `emo.leaked_photos` gives them; `temperature` is what `fit_temperature`
     gave for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
     """
@@ -166,6 +198,8 @@ def evaluate(
         raise UserError(f"{fault}; rename the class folders or choose another model.")
     predictions = classifier.predict(list(manifest.path))
     predictions.insert(1, "label", manifest.label.to_numpy())
+    if "source" in manifest and len(set(manifest.source)) > 1:
+        predictions.insert(2, "source", manifest.source.to_numpy())
     return report(
         predictions,
         classifier.class_names,
@@ -243,11 +277,47 @@ def _find_labelled(
 
 def validation_temperature(classifier: Predictor, paths: Paths) -> float | None:
     """`fit_temperature` on the validation photos of `data/`; None where they are not of its classes."""
+    answers = _validation_answers(classifier, paths)
+    return None if answers is None else fit_temperature(answers)
+
+
+def _validation_answers(classifier: Predictor, paths: Paths) -> pd.DataFrame | None:
     trained = _in_class_folders(paths.train)
     if trained.empty or _unknown_labels(trained.label, classifier):
         return None  # the photos are away, or those of another project
-    photos = training_manifests(paths)[1]
-    return fit_temperature(evaluate(classifier, photos, split=Split.VAL).predictions)
+    return evaluate(classifier, training_manifests(paths)[1], split=Split.VAL).predictions
+
+
+def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
+    """Writes the temperature of the validation photos into the model's `.h5`, and opens it anew.
+
+    Answers stay, confidences change, in every program that opens the file: `divide_logits`. Its metadata tell
+    `temperature`, and in `abstain_below` the confidence that SURE of the validation photos reach. A second
+    call finds a temperature near 1. Raises UserError for an ensemble, a file that `train` has not written,
+    and where the validation photos are away.
+    """
+    if not isinstance(classifier, Classifier) or "class_names" not in read_metadata(classifier.path):
+        raise UserError(f"{classifier.name} is no .h5 of this project: only such a file can be calibrated.")
+    plain = load_classifier(classifier.path)  # without flip
+    answers = _validation_answers(plain, paths)
+    if answers is None:
+        raise UserError(
+            f"{paths.train} has no photos of the classes of {classifier.path.name}; calibrate it where the "
+            "photos that it was trained on lie."
+        )
+    temperature = fit_temperature(answers)
+    curve = coverage_curve(calibrated := apply_temperature(answers, temperature))
+    metadata = plain.metadata | {
+        "temperature": plain.metadata.get("temperature", 1.0) * temperature,
+        "abstain_below": float(coverage_table(curve, [SURE]).threshold.iloc[0]),
+    }
+    divide_logits(plain.path, temperature, metadata)
+    before, after = map(expected_calibration_error, (answers, calibrated))
+    print(
+        f"{plain.path.name}: log-probabilities divided by {temperature:.2f}; calibration error on the "
+        f"validation photos {before:.3f} → {after:.3f}."
+    )
+    return load_classifier(plain.path)
 
 
 def report_on(

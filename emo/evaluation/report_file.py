@@ -113,6 +113,7 @@ def _to_json(report: Report, made: dict) -> str:
         "temperature": report.temperature,
         "calibrated_ece": report.calibrated_ece,
         "without_duplicates": rest and _figures(rest),
+        "by_source": None if report.by_source is None else report.by_source.to_dict("index"),
         "per_class": report.per_class.to_dict("index"),
         "confusion": report.confusion.to_numpy().tolist(),
         "coverage": report.coverage.reset_index().to_dict("records"),
@@ -174,12 +175,14 @@ def _checked_table(saved: dict) -> pd.DataFrame:
         raise ValueError("class_names must be a list of names")
     columns = ["duplicate" if name == "twin" else name for name in columns]  # as it was until 2026-11-26
     known = ["path", "label", "emotion", "confidence", *names]
-    if [name for name in columns if name != "duplicate"] != known or len(set(columns)) < len(columns):
+    extra = ("duplicate", "source")
+    if [name for name in columns if name not in extra] != known or len(set(columns)) < len(columns):
         raise ValueError(f"columns must be {', '.join(known)}")
     table = pd.DataFrame(saved["predictions"], columns=columns)
     if table.empty:
         raise ValueError("it holds no answers")
-    texts = table[["path", "label", "emotion"]].map(lambda cell: isinstance(cell, str))
+    of_text = [name for name in columns if name in ("path", "label", "source", "emotion")]
+    texts = table[of_text].map(lambda cell: isinstance(cell, str))
     figures = table[known[3:]].map(lambda cell: type(cell) in (int, float) and 0 <= cell <= 1.000001)
     if not texts.all(axis=None) or not figures.all(axis=None):
         raise ValueError("a photo's answer is no text, or a confidence not between 0 and 1")

@@ -16,6 +16,7 @@ import keras
 
 from emo.files import write_bytes
 from emo.models.h5_file import Unusable, attribute, open_h5, sentences
+from emo.models.h5_weights import network_in, weights_of
 
 METADATA_ATTRIBUTE = "emo_classificator"
 MAX_SIDE = 1024  # pixels, as for an experiment
@@ -46,6 +47,23 @@ def write_metadata(path: Path, metadata: dict) -> None:
     """Puts `metadata` into the `.h5` as one JSON attribute, whole or not at all."""
     buffer = io.BytesIO(path.read_bytes())
     with h5py.File(buffer, "r+") as file:
+        file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
+    write_bytes(path, buffer.getbuffer())
+
+
+def divide_logits(path: Path, temperature: float, metadata: dict) -> None:
+    """Divides what the softmax of a `.h5` of ours takes by `temperature`, and puts `metadata` into the file.
+
+    The last layer's weights are what changes, so whatever opens the file gives the calibrated probabilities,
+    stock Keras and exports too. The file is changed whole or not at all.
+    """
+    buffer = io.BytesIO(path.read_bytes())
+    with h5py.File(buffer, "r+") as file:
+        network = network_in(file)
+        if network.last.activation != "softmax":
+            raise Unusable("does not end in a softmax layer, whose weights a temperature divides")
+        for array in weights_of(file, network)[network.last]:
+            array[...] = array[()] / temperature
         file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
     write_bytes(path, buffer.getbuffer())
 
@@ -100,6 +118,8 @@ CHECKS: dict[str, tuple[Callable, str]] = {
     "class_names": (_names, "a list of names, each once"),
     "image_size": (_whole(1, MAX_SIDE), f"1 to {MAX_SIDE}"),
     "val_accuracy": (_between(0, 1), "between 0 and 1"),
+    "temperature": (_between(1e-3, 1e3), "a number above 0"),
+    "abstain_below": (_between(0, 1), "between 0 and 1"),
     "best_epoch": (_whole(1, 10**6), "a number of an epoch"),
     "experiment": (lambda value: isinstance(value, dict), "a table of settings"),
     **dict.fromkeys(("preprocessing", "computed_in", "date", "versions", "commit"), (_text, "text")),

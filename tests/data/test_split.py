@@ -72,7 +72,7 @@ def test_it_is_stratified_seeded_and_keeps_duplicates_together(photos, tmp_path)
 def test_the_csv_is_small_relative_and_read_by_training(photos):
     table = split(photos, seed=3)
     text = photos.split.read_text()
-    assert text.startswith("path,split,group,bytes,left_out\ntrain/anger/anger_000.jpg,")
+    assert text.startswith("path,split,group,bytes,source,left_out\ntrain/anger/anger_000.jpg,")
     assert str(photos.root) not in text
     train, val = training_manifests(photos)
     assert (names(train), names(val)) == (in_split(table, "train"), in_split(table, "val"))
@@ -286,7 +286,7 @@ def test_bad_files_are_left_out_with_their_reason(paths, capsys):
     told = capsys.readouterr().out
     assert "Left out 5 of 35 files" in told
     assert " (train/README.txt: not a photo" in told and "train/happy/bad0.png: empty file, " in told
-    assert "train/happy/bad0.png,train,0,0,empty file\n" in paths.split.read_text()
+    assert "train/happy/bad0.png,train,0,0,,empty file\n" in paths.split.read_text()
 
     write_photos(paths.train, 1, classes=("happy",), seed=4)
     (paths.train / "happy/happy_000.jpg").rename(paths.train / "happy/bad0.png")  # repaired

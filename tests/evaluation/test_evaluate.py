@@ -3,6 +3,8 @@ import math
 import shutil
 from pathlib import Path
 
+import h5py
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from emo.data.split import Split, leaked_photos, split_photos, training_manifest
 from emo.errors import UserError
 from emo.evaluation.calibration import apply_temperature, fit_temperature
 from emo.evaluation.evaluate import (
+    calibrate,
     evaluate,
     labelled_photos,
     log_test,
@@ -302,6 +305,74 @@ def test_the_temperature_comes_from_the_validation_photos(classifier, dataset, t
     (other.train / "sad").rename(other.train / "joy")
     assert validation_temperature(classifier, other) is None
     assert validation_temperature(classifier, get_paths(tmp_path / "empty")) is None
+
+
+@pytest.fixture
+def too_sure(model_file, tmp_path):
+    """A file whose confidences are far above its accuracy."""
+    path = shutil.copy(model_file, tmp_path / "too_sure.h5")
+    with h5py.File(path, "r+") as file:
+        arrays = []
+        file["model_weights"].visititems(
+            lambda name, item: arrays.append(item) if "kernel" in name and item.shape[-1] == 3 else None
+        )
+        arrays[-1][...] = arrays[-1][()] * 200
+    return load_classifier(path)
+
+
+def test_calibrating_changes_confidences_and_no_answer_wherever_the_file_is_opened(too_sure, dataset, capsys):
+    before = too_sure.predict(dataset.test)
+    temperature = validation_temperature(too_sure, dataset)
+    assert temperature > 1.5
+    calibrated = calibrate(too_sure, dataset)
+    assert f"divided by {temperature:.2f}; calibration error" in capsys.readouterr().out
+    after = calibrated.predict(dataset.test)
+    pd.testing.assert_frame_equal(after, apply_temperature(before, temperature), check_dtype=False, atol=1e-4)
+    assert list(after.emotion) == list(before.emotion)
+    pictures = calibrated.load(list(before.path)).pixels
+    stock = keras.models.load_model(calibrated.path, compile=False)
+    np.testing.assert_allclose(stock.predict(pictures, verbose=0), after[list(NAMES)], atol=1e-4)
+    assert calibrated.metadata["temperature"] == pytest.approx(temperature)
+    assert 0 < calibrated.metadata["abstain_below"] < 1
+    assert calibrated.metadata["val_accuracy"] == too_sure.metadata["val_accuracy"]
+    again = calibrate(calibrated, dataset)
+    assert again.metadata["temperature"] == pytest.approx(temperature, rel=0.02)
+
+
+def test_nine_of_ten_validation_photos_are_answered_above_abstain_below(too_sure, dataset):
+    calibrated = calibrate(too_sure, dataset)
+    _, validation = training_manifests(dataset)
+    confidence = calibrated.predict(list(validation.path)).confidence
+    assert (confidence >= calibrated.metadata["abstain_below"] - 1e-5).mean() >= 0.9
+
+
+def test_what_cannot_be_calibrated_is_a_sentence_and_the_file_stays(too_sure, classifier, dataset, tmp_path):
+    content = too_sure.path.read_bytes()
+    with pytest.raises(UserError, match=r"is no \.h5 of this project"):
+        calibrate(Ensemble([too_sure, classifier]), dataset)
+    with pytest.raises(UserError, match="has no photos of the classes"):
+        calibrate(too_sure, get_paths(tmp_path / "empty"))
+    foreign = tmp_path / "foreign.h5"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]).save(
+        foreign
+    )
+    with pytest.raises(UserError, match=r"is no \.h5 of this project"):
+        calibrate(load_classifier(foreign, class_names=NAMES, preprocessing="none"), dataset)
+    assert too_sure.path.read_bytes() == content
+
+
+def test_photos_of_several_datasets_are_measured_apart(classifier, dataset):
+    files = sorted(dataset.test.rglob("*.jpg"))
+    photos = pd.DataFrame({"path": list(map(str, files)), "label": [file.parent.name for file in files]})
+    assert evaluate(classifier, photos.assign(source="first")).by_source is None
+    photos["source"] = ["first", "second", "second"] * 4
+    made = evaluate(classifier, photos)
+    assert list(made.by_source.photos) == [4, 8]
+    for source, row in made.by_source.iterrows():
+        alone = evaluate(classifier, photos[photos.source == source])
+        expected = (alone.accuracy, alone.ece, alone.macro_f1)
+        assert (row.accuracy, row.ece, row.macro_f1) == pytest.approx(expected, abs=1e-6)
+        assert f"{source} {row.accuracy:.1%} (" in str(made)
 
 
 def test_shown_paths_begin_at_the_folder_that_holds_all_photos(tmp_path):

@@ -192,6 +192,16 @@ def test_json_reads_back_as_the_same_report(made, tmp_path):
     assert str(read_report(save_report(again, tmp_path).with_suffix(".json"))) == str(made)
 
 
+def test_figures_by_dataset_are_on_the_page_and_read_back(tmp_path):
+    table = random_answers(60).assign(path=[f"test/{n}.jpg" for n in range(60)])
+    table.insert(2, "source", ["fer2013", "<b>own</b>"] * 30)
+    made = report(table, NAMES, model="a.h5")
+    page = save_report(made, tmp_path, photos=0)
+    pd.testing.assert_frame_equal(read_report(page.with_suffix(".json")).by_source, made.by_source)
+    text = page.read_text(encoding="utf-8")
+    assert "By dataset" in text and "&lt;b&gt;own" in text and "<b>own" not in text
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_json_keeps_every_digit(tmp_path, dtype):
     table = random_answers(40)
