@@ -3,7 +3,6 @@ import math
 import shutil
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -35,7 +34,7 @@ from emo.models.build import build_model
 from emo.models.saving import save_model
 from emo.paths import EMO_MINI, get_paths
 from emo.tracking.table import log_run, read_table
-from tests.fixtures import answers, picture, random_answers, write_photos
+from tests.fixtures import COLORS, answers, picture, random_answers, write_photos
 
 NAMES = ("anger", "happy", "sad")
 
@@ -308,25 +307,36 @@ def test_the_temperature_comes_from_the_validation_photos(classifier, dataset, t
 
 
 @pytest.fixture
-def too_sure(model_file, tmp_path):
-    """A file whose confidences are far above its accuracy."""
-    path = shutil.copy(model_file, tmp_path / "too_sure.h5")
-    with h5py.File(path, "r+") as file:
-        arrays = []
-        file["model_weights"].visititems(
-            lambda name, item: arrays.append(item) if "kernel" in name and item.shape[-1] == 3 else None
-        )
-        arrays[-1][...] = arrays[-1][()] * 200
-    return load_classifier(path)
+def colours(paths):
+    """A project whose classes are colours, a fifth of its photos under a wrong one."""
+    write_photos(paths.train, 40)
+    write_photos(paths.test, 4, seed=1)
+    for name, wrong in zip(NAMES, (*NAMES[1:], NAMES[0]), strict=True):
+        for file in sorted((paths.train / name).iterdir())[:10]:
+            file.rename(paths.train / wrong / f"wrong_{file.name}")
+    return paths
 
 
-def test_calibrating_changes_confidences_and_no_answer_wherever_the_file_is_opened(too_sure, dataset, capsys):
-    before = too_sure.predict(dataset.test)
-    temperature = validation_temperature(too_sure, dataset)
-    assert temperature > 1.5
-    calibrated = calibrate(too_sure, dataset)
+@pytest.fixture
+def too_sure(tmp_path):
+    """It tells the colours, and is far surer than a fifth of wrong labels leaves it right."""
+    head = keras.layers.Dense(3, "softmax")
+    pooled = [keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *pooled, head])
+    colours = np.array([COLORS[name] for name in NAMES], float) / 255
+    # (3, 3): each class leans to its own colour
+    head.set_weights([30 * (colours - colours.mean(axis=0)).T, np.zeros(3)])
+    save_model(model, tmp_path / "too_sure.h5", {"class_names": NAMES, "val_accuracy": 0.8})
+    return load_classifier(tmp_path / "too_sure.h5")
+
+
+def test_calibrating_changes_confidences_and_no_answer_wherever_the_file_is_opened(too_sure, colours, capsys):
+    before = too_sure.predict(colours.test)
+    temperature = validation_temperature(too_sure, colours)
+    assert 1.5 < temperature < 15
+    calibrated = calibrate(too_sure, colours)
     assert f"divided by {temperature:.2f}; calibration error" in capsys.readouterr().out
-    after = calibrated.predict(dataset.test)
+    after = calibrated.predict(colours.test)
     pd.testing.assert_frame_equal(after, apply_temperature(before, temperature), check_dtype=False, atol=1e-4)
     assert list(after.emotion) == list(before.emotion)
     pictures = calibrated.load(list(before.path)).pixels
@@ -335,21 +345,21 @@ def test_calibrating_changes_confidences_and_no_answer_wherever_the_file_is_open
     assert calibrated.metadata["temperature"] == pytest.approx(temperature)
     assert 0 < calibrated.metadata["abstain_below"] < 1
     assert calibrated.metadata["val_accuracy"] == too_sure.metadata["val_accuracy"]
-    again = calibrate(calibrated, dataset)
+    again = calibrate(calibrated, colours)
     assert again.metadata["temperature"] == pytest.approx(temperature, rel=0.02)
 
 
-def test_nine_of_ten_validation_photos_are_answered_above_abstain_below(too_sure, dataset):
-    calibrated = calibrate(too_sure, dataset)
-    _, validation = training_manifests(dataset)
+def test_nine_of_ten_validation_photos_are_answered_above_abstain_below(too_sure, colours):
+    calibrated = calibrate(too_sure, colours)
+    _, validation = training_manifests(colours)
     confidence = calibrated.predict(list(validation.path)).confidence
     assert (confidence >= calibrated.metadata["abstain_below"] - 1e-5).mean() >= 0.9
 
 
-def test_what_cannot_be_calibrated_is_a_sentence_and_the_file_stays(too_sure, classifier, dataset, tmp_path):
+def test_what_cannot_be_calibrated_is_a_sentence_and_the_file_stays(too_sure, classifier, colours, tmp_path):
     content = too_sure.path.read_bytes()
     with pytest.raises(UserError, match=r"is no \.h5 of this project"):
-        calibrate(Ensemble([too_sure, classifier]), dataset)
+        calibrate(Ensemble([too_sure, classifier]), colours)
     with pytest.raises(UserError, match="has no photos of the classes"):
         calibrate(too_sure, get_paths(tmp_path / "empty"))
     foreign = tmp_path / "foreign.h5"
@@ -357,7 +367,7 @@ def test_what_cannot_be_calibrated_is_a_sentence_and_the_file_stays(too_sure, cl
         foreign
     )
     with pytest.raises(UserError, match=r"is no \.h5 of this project"):
-        calibrate(load_classifier(foreign, class_names=NAMES, preprocessing="none"), dataset)
+        calibrate(load_classifier(foreign, class_names=NAMES, preprocessing="none"), colours)
     assert too_sure.path.read_bytes() == content
 
 
