@@ -25,9 +25,8 @@ from emo.evaluation.calibration import (
 from emo.evaluation.class_order import better_order
 from emo.evaluation.intervals import wilson
 from emo.files import files_below
-from emo.inference.classifier import Classifier, load_classifier
+from emo.inference.classifier import Classifier, load_classifier, store_temperature
 from emo.inference.predictor import Predictor
-from emo.models.saving import divide_logits, read_metadata
 from emo.paths import Paths
 from emo.tracking import table as runlog
 
@@ -296,7 +295,7 @@ def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
     call finds a temperature near 1. Raises UserError for an ensemble, a file that `train` has not written,
     and where the validation photos are away.
     """
-    if not isinstance(classifier, Classifier) or "class_names" not in read_metadata(classifier.path):
+    if not isinstance(classifier, Classifier) or "assumed" in classifier.metadata:
         raise UserError(f"{classifier.name} is no .h5 of this project: only such a file can be calibrated.")
     plain = load_classifier(classifier.path)  # without flip
     answers = _validation_answers(plain, paths)
@@ -307,17 +306,14 @@ def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
         )
     temperature = fit_temperature(answers)
     curve = coverage_curve(calibrated := apply_temperature(answers, temperature))
-    metadata = plain.metadata | {
-        "temperature": plain.metadata.get("temperature", 1.0) * temperature,
-        "abstain_below": float(coverage_table(curve, [SURE]).threshold.iloc[0]),
-    }
-    divide_logits(plain.path, temperature, metadata)
+    threshold = float(coverage_table(curve, [SURE]).threshold.iloc[0])
+    written = store_temperature(plain, temperature, abstain_below=threshold)
     before, after = map(expected_calibration_error, (answers, calibrated))
     print(
         f"{plain.path.name}: log-probabilities divided by {temperature:.2f}; calibration error on the "
         f"validation photos {before:.3f} → {after:.3f}."
     )
-    return load_classifier(plain.path)
+    return written
 
 
 def report_on(

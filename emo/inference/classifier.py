@@ -15,10 +15,12 @@ from emo.data.faces import face_crops, find_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_image
 from emo.errors import UserError, is_out_of_memory
-from emo.files import user_path
+from emo.files import told, user_path
 from emo.inference.predictor import Predictor
+from emo.models.h5_file import sentences
 from emo.models.h5_loader import read_model, rebuild
 from emo.models.h5_metadata import find_facts
+from emo.models.saving import divide_logits
 from emo.paths import EMO_MINI
 
 # of a model trained on whole photos: FER2013's are as large as the face that find_faces sees in them
@@ -170,6 +172,22 @@ def load_classifier(
             f"pass class_names=, {shape[1]} names in the order of its outputs."
         )
     return Classifier(model, facts.class_names, facts.metadata, saved.path)
+
+
+def store_temperature(classifier: Classifier, temperature: float, abstain_below: float) -> Classifier:
+    """Divides the log-probabilities of a `.h5` of ours by `temperature`, in the file, and opens it anew.
+
+    The file then tells its temperature, all in all, and `abstain_below`, a confidence in 0–1. Raises
+    UserError where it does not end in a softmax, or cannot be written.
+    """
+    path = classifier.path
+    said = {
+        "temperature": classifier.metadata.get("temperature", 1.0) * temperature,
+        "abstain_below": abstain_below,
+    }
+    with sentences(path), told(path):
+        divide_logits(path, temperature, classifier.metadata | said)
+    return load_classifier(path)
 
 
 def find_model(model: str | Path, folder: Path) -> Path:
