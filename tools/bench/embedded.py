@@ -3,8 +3,8 @@
 DIR is a project with several datasets, each with photos held out to test (`fetch_dataset(…, add=…)`, then the
 prep notebook's split). Prints, per dataset: accuracy and calibration error of the photos as they are; then
 those of altered ones, whose faces are found as `classify_faces` does: laid on a larger photo, turned,
-recoloured, compressed, shrunk; and the accuracy by the margin around a found face. With --other NAME=FILE a
-third-party `.h5` of FER2013's classes, in FER2013's order, is measured on the same photos.
+recoloured, compressed, shrunk; and the accuracy by the margin around a found face. With --other NAME=FILE
+another `.h5` answers for the same photos: ours, or a third-party one of FER2013's classes in its order.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from emo.environment import device_name, versions
 from emo.evaluation.evaluate import Report, evaluate, percent, report
 from emo.inference.classifier import FACE_MARGIN, load_classifier
 from emo.inference.predictor import Predictor
+from emo.models.saving import read_metadata
 from emo.paths import EMO_MINI, get_paths
 from tools.readme.markdown import markdown
 
@@ -117,7 +118,8 @@ def main() -> None:
     chosen = options.parse_args()
     classifiers: dict[str, Predictor] = {chosen.model.stem: load_classifier(chosen.model)}
     for name, _, file in (other.partition("=") for other in chosen.other):
-        classifiers[name] = load_classifier(file, class_names=FER2013, preprocessing="tf")
+        facts = {} if read_metadata(Path(file)) else {"class_names": FER2013, "preprocessing": "tf"}
+        classifiers[name] = load_classifier(file, **facts)
     held_out = held_out_manifest(get_paths(chosen.project, results=chosen.results))
     for source, photos in held_out.groupby("source"):
         some = photos.sample(min(chosen.altered, len(photos)), random_state=0)
