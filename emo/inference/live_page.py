@@ -58,9 +58,9 @@ def demo(
     `classifiers`: one or several to choose from, each a classifier, an ensemble, a `.h5`, or its name in
     `model/`. Below the `abstain_below` of a model's metadata no emotion is named; visitors may move it.
     `share` makes a public https link that lasts some days, through Gradio's servers: for a phone, as browsers
-    give no camera to http. `port` is the first free one from 7860 on unless given. Frames are not stored, uploads
-    for ten minutes; nothing is sent elsewhere. Gives the page, whose `close()` ends it. Raises UserError where
-    gradio or mtcnn is missing, a model cannot be used, or the port is taken.
+    give no camera to http. `port` is the first free one from 7860 on unless given. Frames are not stored,
+    uploads for ten minutes; nothing is sent elsewhere. Gives the page, whose `close()` ends it. Raises
+    UserError where gradio or mtcnn is missing, a model cannot be used, or the port is taken.
     """
     page = open_page(classifiers, share, port)
     if in_notebook():
