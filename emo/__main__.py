@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from emo.errors import LostProcess, UserError
@@ -22,6 +22,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_predict(commands)
     _add_train(commands)
+    _add_demo(commands)
     chosen = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow tells of its own insides
     try:
@@ -122,6 +123,28 @@ def train(chosen: argparse.Namespace) -> None:
     run = train_experiment(experiment, get_paths(chosen.root))
     if run:
         print(f"{run.history.to_string()}\n{run}")
+
+
+def _add_demo(commands) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="a page in the browser: camera or photo in, emotions out",
+        description="Opens a page in the browser that looks at the camera or at photos, until Ctrl-C.",
+    )
+    command.add_argument(
+        "--model", action="append", help="a .h5, or its name in model/ (emo_mini); several times for a choice"
+    )
+    command.add_argument("--share", action="store_true", help="make a public link, through Gradio's servers")
+    command.add_argument("--port", type=int, help="the first free one from 7860 on")
+    command.set_defaults(run=demo)
+
+
+def demo(chosen: argparse.Namespace) -> None:
+    """The command `demo`."""
+    with suppress(KeyboardInterrupt):  # while models are still being opened
+        from emo.inference.live_page import demo as open_demo
+
+        open_demo(chosen.model or "emo_mini", chosen.share, chosen.port)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ GLANCE_VIEW = 256  # pixels a side in one quick look: faces from a thirteenth of
 FILLS = 0.8  # of the photo's longer side: a face beyond it gets smaller by a crop with any usual margin
 FRAME = Crop()  # without room around it: a face fills no frame as it fills a photo
 BATCH = 64  # views at a time
+SIDES = (None, 24, 48)  # pixels a side of what MTCNN's three networks take
 CHUNK = 256  # photos after which those found are kept
 Found = tuple[int, float, float, float, float, str]  # a row of `find_faces` without its path
 FOUND = ["faces", "x", "y", "side", "angle", "problem"]
@@ -230,7 +231,13 @@ def _detect(views: np.ndarray, crops: list[Crop], several: float) -> list[list[C
 def _detector():
     from mtcnn import MTCNN  # half a second, and not everybody crops faces
 
-    return MTCNN()
+    detector, tf = MTCNN(), need_tensorflow("Faces are found")
+    for stage, side in zip(detector.stages, SIDES, strict=True):
+        # run layer by layer, one view takes Python five times as long as the arithmetic
+        views = tf.TensorSpec((None, side, side, 3), tf.float32)
+        stage._model = tf.function(stage.model, input_signature=[views])
+        stage.model.get_concrete_function()  # now, not at the first face
+    return detector
 
 
 def _detector_name() -> str:

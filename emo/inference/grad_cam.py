@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
+from matplotlib import colormaps
 from PIL import Image
 
 from emo.backend import compiled, gradients
@@ -28,6 +29,8 @@ from emo.models.h5_config import IDENTITIES, Layer, Network, parse
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 # what comes after the last feature map only to make it smaller or pass it on
 NO_FEATURES = IDENTITIES | {"AveragePooling2D", "Cropping2D", "Dropout", "MaxPooling2D"}
+SHOWN = 224  # height and width in pixels of a face that is shown
+HEAT, OPAQUE = colormaps["inferno"], 0.6  # of a map, and where it is strongest
 
 
 def grad_cam(
@@ -57,6 +60,25 @@ def grad_cam(
             f"{', '.join(classifier.class_names)}."
         )
     return _map(classifier, image, whole_image(image).size, emotion, faces)
+
+
+def crop_and_map(
+    classifier: Predictor, photo: Image.Image, emotion: str, face: Crop | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the model sees of a face, (h, w, 3) in 0–255, and `grad_cam` for it there, (h, w) in 0–1."""
+    seen = grad_cam(classifier, photo, emotion, face)
+    (crop,) = classifier.crops([photo], [face])
+    if crop is None:
+        return np.asarray(photo), seen
+    grey = np.uint8(np.round(255 * seen))
+    return read_image(photo, SHOWN, crop), read_image(grey, SHOWN, crop)[..., 0] / 255
+
+
+def laid_over(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """`crop_and_map`'s map over its picture, as opaque as it is strong: (h, w, 3) uint8."""
+    opaque = OPAQUE * seen[..., None]
+    heat = 255 * HEAT(seen)[..., :3]
+    return np.uint8(np.round((1 - opaque) * picture + opaque * heat))
 
 
 def _map(classifier: Predictor, image, size: tuple[int, int], emotion: str, faces) -> np.ndarray:

@@ -14,16 +14,14 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Polygon
 
 from emo.data.image_io import read_image
-from emo.inference.grad_cam import grad_cam
+from emo.inference.grad_cam import SHOWN, crop_and_map, laid_over
 from emo.inference.photo import AnsweredPhoto
 from emo.inference.predictor import Predictor
 from emo.plots.style import plain
 
-CROP = 224  # height and width in pixels of a face that is shown
 ROWS = 4  # faces that have a row each; of more there is a grid, as rows would leave the photo no room
 COLUMNS = 8  # of that grid
 CONTOUR = 0.5  # of the map's largest value: half of what speaks for the answer at its strongest
-HEAT, OPAQUE = colormaps["inferno"], 0.6  # of the map, and where it is strongest
 FACES = colormaps["Dark2"].colors  # one after the other
 
 
@@ -45,7 +43,7 @@ def plot_my_photo(classifier: Predictor, answered: AnsweredPhoto) -> Figure:
     rows = right.subplots(len(faces), columns, width_ratios=(1, 1, 1.3)[-columns:], squeeze=False)
     for index, (axes, face) in enumerate(zip(rows, faces, strict=True)):
         answer, color = answered.answers.iloc[index], FACES[index % len(FACES)]
-        picture, seen = _crop_and_map(classifier, answered, index)
+        picture, seen = crop_and_map(classifier, answered.photo, answer.emotion, face)
         if face:
             axes[0].set_ylabel(answer.name, rotation=0, color=color, fontsize=16, weight="bold", labelpad=12)
             axes[0].imshow(picture)
@@ -71,25 +69,12 @@ def _plot_many(classifier: Predictor, answered: AnsweredPhoto) -> Figure:
     crops = classifier.crops([answered.photo] * count, answered.faces)
     for index, (axis, crop) in enumerate(zip(axes, crops, strict=False)):
         answer = answered.answers.iloc[index]
-        axis.imshow(read_image(answered.photo, CROP, crop))
+        axis.imshow(read_image(answered.photo, SHOWN, crop))
         title = f"{answer.name} {plain(answer.emotion, 12)}\n{answer.confidence:.0%}"
         axis.set_title(title, fontsize=9, color=FACES[index % len(FACES)])
     for axis in axes:
         axis.axis("off")
     return figure
-
-
-def _crop_and_map(
-    classifier: Predictor, answered: AnsweredPhoto, index: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the model sees of a face, (h, w, 3) in 0–255, and Grad-CAM for its answer there, (h, w) in 0–1."""
-    photo, face = answered.photo, answered.faces[index]
-    seen = grad_cam(classifier, photo, answered.answers.emotion.iloc[index], face)
-    (crop,) = classifier.crops([photo], [face])
-    if crop is None:
-        return np.asarray(photo), seen
-    grey = np.uint8(np.round(255 * seen))
-    return read_image(photo, CROP, crop), read_image(grey, CROP, crop)[..., 0] / 255
 
 
 def _draw_photo(figure: SubFigure, answered: AnsweredPhoto) -> None:
@@ -106,9 +91,7 @@ def _draw_photo(figure: SubFigure, answered: AnsweredPhoto) -> None:
 
 def _draw_map(axis: Axes, picture: np.ndarray, seen: np.ndarray) -> None:
     """The map over the picture, as opaque as it is strong, with its contour."""
-    opaque = OPAQUE * seen[..., None]
-    heat = 255 * HEAT(seen)[..., :3]
-    axis.imshow(np.uint8(np.round((1 - opaque) * picture + opaque * heat)))
+    axis.imshow(laid_over(picture, seen))
     if seen.max() > 0:
         level = [CONTOUR * seen.max()]
         axis.contour(seen, level, colors="black", linewidths=2.4, alpha=0.5)
