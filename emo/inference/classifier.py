@@ -25,7 +25,7 @@ from emo.paths import EMO_MINI
 # (371 of 400 drawn at random: median of photo / face 0.98, half of them 0.89–1.06)
 FACE_MARGIN = 0.0
 SUFFIXES = (".h5", ".keras", ".hdf5")  # of saved models
-# in the folder that a .keras is when it is no zip file, and in TensorFlow's, which load_classifier names as such
+# of the folder that a .keras may be instead of a zip file, and of TensorFlow's, which is no model here
 MODEL_FOLDERS = ("config.json", "saved_model.pb")
 EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem, "emo_mini")
 LISTED = 8  # models that a message names
