@@ -16,6 +16,7 @@ from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_image
 from emo.errors import UserError, is_out_of_memory
 from emo.files import user_path
+from emo.inference.hub import fetch, is_address
 from emo.inference.predictor import Predictor
 from emo.models.h5_loader import read_model, rebuild
 from emo.models.h5_metadata import find_facts
@@ -147,8 +148,8 @@ def load_classifier(
 ) -> Classifier:
     """Opens a model: a `.h5` that `train` saved, an older one of Keras 2, a third party's, a `.keras` too.
 
-    Also the JSON of a network beside a file with its weights. What `train` saved knows all of this; for
-    another file, what is not given is found or asked for:
+    Also the JSON of a network beside a file with its weights, and `hf://owner/name`, a model on the Hub. What
+    `train` saved knows all of this; for another file, what is not given is found or asked for:
 
     - class_names, in the order of the outputs: a list, or a file of one per line; else the
       `data/class_names.txt` of the project in whose `model/` the file lies.
@@ -161,7 +162,7 @@ def load_classifier(
     The classifier's repr tells what was assumed. Raises UserError where the file cannot be used, or naming
     what to pass.
     """
-    saved = read_model(path)
+    saved = read_model(fetch(path) if is_address(path) else path)
     facts = find_facts(saved, class_names, image_size, preprocessing, backbone)
     model = rebuild(saved, facts.image_size, facts.preprocessing)
     shape, count = model.output_shape, len(facts.class_names)
@@ -176,13 +177,15 @@ def load_classifier(
 
 
 def find_model(model: str | Path, folder: Path) -> Path:
-    """`model` as a path, or its name in `folder`; where it is empty, the newest finished model there.
+    """`model` as a path, an address on the Hub, or a name in `folder`; if empty, the newest finished there.
 
     Its ending may be left out. The model that comes with the project goes by its name, or "emo_mini", in any
     folder; it is taken, and that is said, where `model` is empty and the folder has none. Prints which links
     to nothing were passed over. Raises UserError for what is no path, and with the models that there are
     where none has that name.
     """
+    if is_address(model):
+        return fetch(model)
     if model:
         given = user_path(model)
         places = [given, *_with_endings(given), folder / given.name, *_with_endings(folder / given.name)]
