@@ -144,7 +144,8 @@ def _readme(saved: SavedModel, repo: str, license: str, dataset: str | None, cur
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {path.stem}\n"
     text = re.sub(r"\s*<!--.*?-->\s*$", "", text)  # the seal of write_card, which is for this machine
     source = SOURCE.search(text)
-    dataset = dataset or (Path(source[1]).stem.replace("\\", "") if source else None)
+    if not dataset and source and "://" not in source[1]:  # an address is no name
+        dataset = Path(source[1]).stem.replace("\\", "")  # of Markdown
     header = _header(path.stem, license, dataset, RESULTS.search(text))
     use = USE.format(repo=repo, file=path.name, sums=SUMS, project=PROJECT)
     picture = f"\n![The learning curve]({curve})\n" if curve else ""
@@ -160,7 +161,7 @@ def _header(name: str, license: str, dataset: str | None, results: re.Match | No
             "task_type": "image-classification",
             "dataset_name": dataset or "unnamed photos",
             "dataset_type": dataset or "imagefolder",
-            "dataset_split": results["split"] or "test",
+            "dataset_split": results["split"],
         }
         measured = [
             hub.EvalResult(metric_type=kind, metric_name=title, metric_value=value, **about)

@@ -3,6 +3,7 @@
 import builtins
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -18,6 +19,7 @@ from emo.inference.hub import prepare, push
 from emo.paths import EMO_MINI
 from tests.inference.hub_server import TOKEN, Hub
 from tests.models.test_h5_loader import DATA
+from tools import publish
 
 ADDRESS = "hf://owner/faces"
 
@@ -193,6 +195,32 @@ def test_what_cannot_be_pushed_is_told_in_a_sentence(hub, model, monkeypatch):
         push, model, "owner/faces"
     )
     assert hub.repos == {}
+
+
+def test_the_projects_own_models_are_uploaded_by_one_command(hub, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tools.publish", "owner", "--dry-run"])
+    publish.main()
+    said = capsys.readouterr().out
+    assert "hf://owner/emo_mini_fer2013\n" in said and "license: other" in said and "value: 0.665" in said
+    assert hub.asked == []
+    monkeypatch.setattr(sys, "argv", ["tools.publish", "owner"])
+    publish.main()
+    assert set(hub.files("owner/emo_mini_fer2013")) == {
+        *("emo_mini_fer2013.h5", "emo_mini_fer2013.png", "README.md", "SHA256SUMS")
+    }
+    assert load_classifier("hf://owner/emo_mini_fer2013").path.read_bytes() == EMO_MINI.read_bytes()
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(SystemExit) as ended:
+        publish.main()
+    assert ended.value.code == 2 and "needs a token of yours" in capsys.readouterr().err
+
+
+def test_a_readme_that_links_to_a_model_that_is_gone(tmp_path):
+    (tmp_path / "README.md").write_text("[a](a.h5), [the card](a.md), [elsewhere](https://x/b.h5), [a](a.h5)")
+    with pytest.raises(UserError, match=r"README\.md links to a\.h5, which is not there\."):
+        publish.shipped(tmp_path / "README.md")
+    (tmp_path / "a.h5").write_bytes(b"")
+    assert publish.shipped(tmp_path / "README.md") == [tmp_path / "a.h5"]
 
 
 def test_without_the_package_it_is_named(hub, monkeypatch):
