@@ -147,7 +147,7 @@ def export_model(
 
 def _both(classifier: Classifier, plain: Callable, exported: Callable, photos) -> tuple:
     """What the network and its export answer, (n, classes) each, and the true classes' numbers or None."""
-    labels = None
+    labels = faces = None
     if isinstance(photos, pd.DataFrame):
         if not {"path", "label"} <= set(photos) or not set(photos.label) <= set(classifier.class_names):
             raise UserError(
@@ -159,10 +159,11 @@ def _both(classifier: Classifier, plain: Callable, exported: Callable, photos) -
         sources = as_sources(photos)[:CHECKED]
     else:
         sources = [*_pictures(classifier)]
+        faces = [None] * len(sources)  # and none is looked for
     answers = []
     with tqdm(total=len(sources), desc="comparing", unit="photo", disable=len(sources) < CHUNK) as bar:
         for start in range(0, len(sources), CHUNK):
-            images = classifier.load(sources[start : start + CHUNK]).pixels.astype(np.float32)
+            images = classifier.load(sources[start : start + CHUNK], faces).pixels.astype(np.float32)
             answers.append((np.asarray(plain(images)), np.asarray(exported(images))))
             bar.update(len(images))
     expected, answers = (np.concatenate(each) for each in zip(*answers, strict=True))

@@ -21,6 +21,7 @@ REPO = r"[\w.-]+/[\w.-]+"
 ADDRESS = re.compile(rf"hf:/{{1,2}}(?P<repo>{REPO})(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
 SUFFIXES = (".h5", ".keras", ".hdf5")
 SUMS = "SHA256SUMS"  # as the command sha256sum writes and checks it
+SUM = re.compile(r"^([0-9a-f]{64}) [ *](.+)$", re.MULTILINE)
 LISTED = 8  # models that a message names
 TAGS = ["emotion-recognition", "facial-expression-recognition", "emo_classificator"]
 PROJECT = "https://github.com/emo-classificator/emo_classificator"
@@ -76,10 +77,10 @@ def fetch(address: str | Path) -> Path:
         if file == CONFIG:
             hub.hf_hub_download(repo, WEIGHTS, **options)
         try:
-            sums = Path(hub.hf_hub_download(repo, SUMS, **options)).read_text(encoding="utf-8")
+            sums = Path(hub.hf_hub_download(repo, SUMS, **options)).read_text(errors="replace")
         except hub.errors.EntryNotFoundError:  # somebody else's model
             sums = ""
-    named = dict(reversed(line.split(maxsplit=1)) for line in sums.splitlines())
+    named = {name: digest for digest, name in SUM.findall(sums)}
     if named.get(file, digest := _digest(path)) != digest:
         raise UserError(
             f"{file} of hf://{repo} is not what {SUMS} there names: it is damaged or was exchanged, so it "
@@ -244,7 +245,11 @@ def _told(hub: ModuleType, name: str) -> Iterator[None]:
         ) from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{name} has no such revision; check what stands behind the @.") from None
-    except errors.RemoteEntryNotFoundError:
+    except errors.LocalEntryNotFoundError:
+        raise UserError(
+            f"The Hub cannot be reached for {name}, and it is not in the cache; check the connection."
+        ) from None
+    except errors.EntryNotFoundError:
         raise UserError(
             f"{name} holds no such file; check its name, upper and lower case as there."
         ) from None

@@ -149,6 +149,8 @@ def test_what_lies_in_the_cache_needs_no_network(hub, model):
         UserError, match=r"The Hub cannot be reached for hf://owner/faces .*check the connection"
     ):
         load_classifier(ADDRESS)
+    with pytest.raises(UserError, match="cannot be reached for hf://owner/faces, and it is not in the cache"):
+        load_classifier(f"{ADDRESS}/other.h5")
     with pytest.raises(UserError, match=r"The Hub cannot be reached for owner/faces .*check the connection"):
         push(model, "owner/faces")
 
@@ -162,7 +164,7 @@ def one_sentence(call, *arguments, **options) -> str:
 
 def test_what_cannot_be_fetched_is_told_in_a_sentence(hub, model, monkeypatch):
     h5 = model.read_bytes()
-    hub.commit("owner/many", {"a.h5": h5, "b/c.keras": h5, "README.md": b""})
+    hub.commit("owner/many", {"a.h5": h5, "b/c.keras": h5, "README.md": b"", "SHA256SUMS": b"\xff no sums\n"})
     hub.commit("owner/none", {"pytorch_model.bin": b""})
     assert (
         "holds several models; add the name of one, as hf://owner/many/a.h5: a.h5, b/c.keras"
