@@ -18,8 +18,8 @@ from emo.errors import UserError, is_out_of_memory
 from emo.files import user_path
 from emo.inference.hub import fetch, is_address
 from emo.inference.predictor import Predictor
-from emo.models.h5_loader import read_model, rebuild
-from emo.models.h5_metadata import find_facts
+from emo.models.loading import read_model, rebuild
+from emo.models.saved_facts import find_facts
 from emo.paths import EMO_MINI
 
 # of a model trained on whole photos: FER2013's are as large as the face that find_faces sees in them

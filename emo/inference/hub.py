@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from emo.errors import UserError
 from emo.files import user_path
-from emo.models.h5_file import CONFIG, WEIGHTS
-from emo.models.h5_loader import SavedModel, read_model
+from emo.models.loading import SavedModel, read_model
+from emo.models.saved_file import CONFIG, WEIGHTS
 
 REPO = r"[\w.-]+/[\w.-]+"
 # a Path has lost one of the slashes

@@ -9,9 +9,9 @@ import keras
 from emo.data.vocabulary import emotion_of
 from emo.experiments import Experiment, parse_head
 from emo.models.backbones import weights_file
-from emo.models.h5_file import Unusable, holds_weights_alone, numbers, open_model, sentences
-from emo.models.h5_loader import read_model
-from emo.models.h5_weights import weights_of
+from emo.models.loading import read_model
+from emo.models.saved_file import Unusable, holds_weights_alone, numbers, open_model, sentences
+from emo.models.saved_weights import weights_of
 
 
 def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import h5py
 import keras
 
 from emo.files import write_bytes
-from emo.models.h5_file import OURS, SAVED_BY, Opened, Unusable, open_model, sentences
+from emo.models.saved_file import OURS, SAVED_BY, Opened, Unusable, open_model, sentences
 
 MAX_SIDE = 1024  # pixels, as for an experiment
 MAX_MARGIN = 2.0  # around a face, in its sides

@@ -18,7 +18,7 @@ from emo.inference.classifier import find_model, load_classifier
 from emo.inference.hub import prepare, push
 from emo.paths import EMO_MINI
 from tests.inference.hub_server import TOKEN, Hub
-from tests.models.test_h5_loader import DATA
+from tests.models.test_loading import DATA
 from tools import publish
 
 ADDRESS = "hf://owner/faces"

@@ -19,9 +19,9 @@ from emo.experiments import get_experiment
 from emo.inference.classifier import find_model, load_classifier
 from emo.models.backbones import BACKBONES, build_backbone
 from emo.models.build import build_model
-from emo.models.h5_loader import load_model
+from emo.models.loading import load_model
 from emo.models.saving import read_metadata, save_model
-from tests.models.test_h5_loader import (
+from tests.models.test_loading import (
     CONV5_NESTED,
     DATA,
     EVIL,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import h5py
 
-from emo.models.h5_config import Layer, Network, parse
-from emo.models.h5_file import (
+from emo.models.saved_config import Layer, Network, parse
+from emo.models.saved_file import (
     TREES,
     Opened,
     Unusable,

@@ -20,9 +20,9 @@ from PIL import Image
 
 from emo.errors import UserError
 from emo.inference.classifier import load_classifier
-from emo.models.h5_config import parse
-from emo.models.h5_loader import load_model
-from tests.models.test_h5_loader import CONV5_NESTED, FLATTEN_FLAT, change_config, layer_of, project  # noqa: F401
+from emo.models.loading import load_model
+from emo.models.saved_config import parse
+from tests.models.test_loading import CONV5_NESTED, FLATTEN_FLAT, change_config, layer_of, project  # noqa: F401
 
 FILES = Path(__file__).resolve().parents[1] / "files"
 
@@ -236,7 +236,7 @@ def test_text_that_damage_makes_a_sequence_is_refused_and_python_lives(tmp_path,
     text = data.index(b"\x19\x01", name)  # HDF5's type "of variable length", of the kind "string"
     data[text + 1] = kind
     file.write_bytes(data)
-    code = f"from emo.models.h5_loader import read_model\nread_model({str(file)!r})"
+    code = f"from emo.models.loading import read_model\nread_model({str(file)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "damaged.h5" in done.stderr.splitlines()[-1], done.stderr[-500:]
     assert "damaged" in done.stderr.splitlines()[-1].replace("damaged.h5", "")

@@ -1,7 +1,7 @@
 """A saved model, of Keras 2 or 3, ours or not → the network it describes, rebuilt with its weights.
 
 `keras.models.load_model` of Keras 3 opens few files of Keras 2 and none with what a newer Keras added, and it
-imports what a file names. Here only the layers of `h5_config` are built, each with its own weights.
+imports what a file names. Here only the layers of `saved_config` are built, each with its own weights.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from keras import layers
 from emo.backend import accelerators
 from emo.errors import UserError
 from emo.models.build import LUMINANCE, preprocess
-from emo.models.h5_config import IDENTITIES, Layer, Network
-from emo.models.h5_file import (
+from emo.models.saved_config import IDENTITIES, Layer, Network
+from emo.models.saved_file import (
     Unusable,
     check_memory,
     holds_weights_alone,
@@ -29,7 +29,7 @@ from emo.models.h5_file import (
     open_model,
     sentences,
 )
-from emo.models.h5_weights import network_in, weights_of
+from emo.models.saved_weights import network_in, weights_of
 from emo.models.saving import metadata_of
 
 

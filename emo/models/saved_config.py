@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from emo.models.h5_file import Unusable
-from emo.models.h5_operations import Step, Tensor, is_operation, steps
+from emo.models.saved_file import Unusable
+from emo.models.saved_operations import Step, Tensor, is_operation, steps
 
 _CONVOLUTION = "kernel_size strides padding dilation_rate activation use_bias"
 # class name → its arguments that matter in prediction, as Keras 3 names them; LeakyReLU's alpha is Keras 2's.

@@ -23,8 +23,8 @@ from emo.experiments import get_experiment
 from emo.inference.classifier import load_classifier
 from emo.models.backbones import BACKBONES, Backbone, build_backbone
 from emo.models.build import build_model, preprocess
-from emo.models.h5_config import parse
-from emo.models.h5_loader import load_model, read_model
+from emo.models.loading import load_model, read_model
+from emo.models.saved_config import parse
 from emo.models.saving import save_model
 from tests.fixtures import picture
 from tools.fixtures.keras2 import small_backbone
