@@ -53,6 +53,7 @@ from emo.inference.export import export_model  # a .h5 as TFLite, ONNX or SavedM
 from emo.inference.export import export_table  # size and latency of exported models
 from emo.inference.grad_cam import grad_cam  # where in a picture an emotion is seen
 from emo.inference.live_page import demo  # a page in the browser: camera or photo in, emotions out
+from emo.inference.hub import push  # a .h5 with its card, curve and checksum to the Hugging Face Hub
 from emo.inference.photo import classify_faces  # what a classifier says of every face in a photo
 from emo.inference.photo import open_photo  # a photo from a path, a URL, an upload, …
 from emo.inference.video import classify_video  # a row per frame and face and an annotated copy

@@ -79,14 +79,6 @@ def need_tensorflow(part: str):
     return tf
 
 
-def graph(model: keras.Model, flip: bool = False) -> Callable:
-    """A `tf.function`, (n, size, size, 3) float32 in 0–255 → (n, classes), any n; `flip` as in `forward`."""
-    import tensorflow as tf
-
-    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, "rgb_0_255")
-    return tf.function(lambda images: _answers(model, images, flip), input_signature=[spec])
-
-
 def forward(model: keras.Model, flip: bool = False) -> Callable[[np.ndarray], object]:
     """A compiled function: (n, size, size, 3) in 0–255, of any type → (n, classes), an array to be.
 
@@ -96,7 +88,8 @@ def forward(model: keras.Model, flip: bool = False) -> Callable[[np.ndarray], ob
     if not is_jax():
         import tensorflow as tf
 
-        answers = graph(model, flip)
+        spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+        answers = tf.function(lambda images: _answers(model, images, flip), input_signature=[spec])
         return lambda images: answers(tf.cast(images, tf.float32))  # uint8 goes to the device: fewer bytes
     import jax
     import jax.numpy as jnp

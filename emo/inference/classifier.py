@@ -16,17 +16,20 @@ from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_image
 from emo.errors import UserError, is_out_of_memory
 from emo.files import told, user_path
+from emo.inference.hub import fetch, is_address
 from emo.inference.predictor import Predictor
-from emo.models.h5_file import sentences
-from emo.models.h5_loader import read_model, rebuild
-from emo.models.h5_metadata import find_facts
+from emo.models.loading import read_model, rebuild
+from emo.models.saved_facts import find_facts
+from emo.models.saved_file import sentences
 from emo.models.saving import divide_logits
 from emo.paths import EMO_MINI
 
 # of a model trained on whole photos: FER2013's are as large as the face that find_faces sees in them
 # (371 of 400 drawn at random: median of photo / face 0.98, half of them 0.89–1.06)
 FACE_MARGIN = 0.0
-SUFFIXES = (".h5", ".hdf5", ".keras")  # of saved models; those that are no .h5 are opened by name alone
+SUFFIXES = (".h5", ".keras", ".hdf5")  # of saved models
+# of the folder that a .keras may be instead of a zip file, and of TensorFlow's, which is no model here
+MODEL_FOLDERS = ("config.json", "saved_model.pb")
 EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem, "emo_mini")
 LISTED = 8  # models that a message names
 BATCH = 64  # pictures that the network answers at a time, where they fit into memory
@@ -145,9 +148,10 @@ def load_classifier(
     preprocessing: str | None = None,
     backbone: str | None = None,
 ) -> Classifier:
-    """Opens a `.h5`: one that `train` saved, an older one of Keras 2, or a third party's.
+    """Opens a model: a `.h5` that `train` saved, an older one of Keras 2, a third party's, a `.keras` too.
 
-    What `train` saved knows all of this; for another file, what is not given is found or asked for:
+    Also the JSON of a network beside a file with its weights, and `hf://owner/name`, a model on the Hub. What
+    `train` saved knows all of this; for another file, what is not given is found or asked for:
 
     - class_names, in the order of the outputs: a list, or a file of one per line; else the
       `data/class_names.txt` of the project in whose `model/` the file lies.
@@ -160,7 +164,7 @@ def load_classifier(
     The classifier's repr tells what was assumed. Raises UserError where the file cannot be used, or naming
     what to pass.
     """
-    saved = read_model(path)
+    saved = read_model(fetch(path) if is_address(path) else path)
     facts = find_facts(saved, class_names, image_size, preprocessing, backbone)
     model = rebuild(saved, facts.image_size, facts.preprocessing)
     shape, count = model.output_shape, len(facts.class_names)
@@ -191,20 +195,24 @@ def store_temperature(classifier: Classifier, temperature: float, abstain_below:
 
 
 def find_model(model: str | Path, folder: Path) -> Path:
-    """`model` as a path, or its name in `folder`; where it is empty, the newest finished `.h5` there.
+    """`model` as a path, an address on the Hub, or a name in `folder`; if empty, the newest finished there.
 
-    `.h5` may be left out. The model that comes with the project goes by its name, or "emo_mini", in any
-    folder; it is taken, and that is said, where `model` is empty and the folder has none. Prints which models
-    of other kinds, and which links to nothing, were passed over. Raises UserError for what is no path, and
-    with the models that there are where none has that name.
+    Its ending may be left out. The model that comes with the project goes by its name, or "emo_mini", in any
+    folder; it is taken, and that is said, where `model` is empty and the folder has none. Prints which links
+    to nothing were passed over. Raises UserError for what is no path, and with the models that there are
+    where none has that name.
     """
+    if is_address(model):
+        return fetch(model)
     if model:
         given = user_path(model)
-        places = (given, Path(f"{given}.h5"), folder / given.name, folder / f"{given.name}.h5")
+        places = [given, *_with_endings(given), folder / given.name, *_with_endings(folder / given.name)]
         if place := next(filter(Path.is_file, places), None):
             return place
         if given.name in EMO_MINI_NAMES:
             return EMO_MINI
+        if any((given / file).is_file() for file in MODEL_FOLDERS):
+            return given
     found, passed_over = _models_in(folder)
     if model:
         names = [*(file.name for file in found[:LISTED]), *["…"] * (len(found) > LISTED), EMO_MINI.name]
@@ -219,14 +227,20 @@ def find_model(model: str | Path, folder: Path) -> Path:
     return found[0]
 
 
+def _with_endings(path: Path) -> list[Path]:
+    return [Path(f"{path}{suffix}") for suffix in SUFFIXES]
+
+
 def _models_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """Finished `.h5`, the newest first; the names of models of other kinds and of links to nothing."""
+    """Finished models, the newest first; the names of links to nothing."""
     found, passed_over = [], []
     for file in sorted(folder.glob("*")):
         if file.name[0] == "." or file.suffix.lower() not in SUFFIXES or file.name == EMO_MINI.name:
             continue
-        if file.suffix.lower() != ".h5" or not file.is_file():
+        if not file.is_file():
             passed_over.append(file.name)
-        elif not file.stem.endswith("_running"):
+        elif not file.stem.endswith("_running") and (
+            file.suffix.lower() == ".h5" or not file.with_suffix(".h5").is_file()  # else an export of that
+        ):
             found.append(file)
     return sorted(found, key=lambda file: -file.stat().st_mtime), passed_over

@@ -24,7 +24,7 @@ from emo.errors import UserError, is_out_of_memory
 from emo.inference.classifier import Classifier, no_memory
 from emo.inference.ensemble import Ensemble
 from emo.inference.predictor import Predictor
-from emo.models.h5_config import IDENTITIES, Layer, Network, parse
+from emo.models.saved_config import IDENTITIES, Layer, Network, parse
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 # what comes after the last feature map only to make it smaller or pass it on

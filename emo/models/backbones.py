@@ -113,8 +113,8 @@ def build_backbone(name: str, image_size: int, weights: str | Path | None) -> ke
 
 
 def _load_weights(network: keras.Model, file: Path, name: str, said: str | Path) -> None:
-    from emo.models.h5_file import sentences
-    from emo.models.h5_weights import load_backbone
+    from emo.models.saved_file import sentences
+    from emo.models.saved_weights import load_backbone
 
     try:
         with sentences(file):

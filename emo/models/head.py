@@ -9,9 +9,9 @@ import keras
 from emo.data.vocabulary import emotion_of
 from emo.experiments import Experiment, parse_head
 from emo.models.backbones import weights_file
-from emo.models.h5_file import Unusable, numbers, open_h5, sentences
-from emo.models.h5_loader import read_model
-from emo.models.h5_weights import holds_weights_alone, weights_of
+from emo.models.loading import read_model
+from emo.models.saved_file import Unusable, holds_weights_alone, numbers, open_model, sentences
+from emo.models.saved_weights import weights_of
 
 
 def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
     file = weights_file(experiment.weights)
     if file is None:
         return
-    with sentences(file), open_h5(file) as opened:
+    with sentences(file), open_model(file) as opened:
         if holds_weights_alone(opened):
             return
     saved = read_model(file)
@@ -33,7 +33,7 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
     head = saved.metadata.get("experiment", {}).get("head")
     if not pairs or not head or _dense(tuple(head)) != _dense(experiment.head):
         return
-    with sentences(file), open_h5(file) as opened:
+    with sentences(file), open_model(file) as opened:
         arrays = weights_of(opened, saved.network)
         found = [
             [numbers(array, layer.name) for array in arrays[layer]]

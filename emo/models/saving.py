@@ -1,4 +1,4 @@
-"""The `.h5` that holds a model and what it must tell to be used."""
+"""The file, `.h5` or `.keras`, that holds a model and what it must tell to be used."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import warnings
+import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,9 @@ import h5py
 import keras
 
 from emo.files import write_bytes
-from emo.models.h5_file import Unusable, attribute, open_h5, sentences
-from emo.models.h5_weights import network_in, weights_of
+from emo.models.saved_file import OURS, SAVED_BY, Opened, Unusable, open_model, sentences
+from emo.models.saved_weights import network_in, weights_of
 
-METADATA_ATTRIBUTE = "emo_classificator"
 MAX_SIDE = 1024  # pixels, as for an experiment
 MAX_MARGIN = 2.0  # around a face, in its sides
 
@@ -30,24 +30,48 @@ class _InMemory(h5py.File):
         return "memory.h5"
 
 
+class _ZipInMemory(io.BytesIO):
+    """The same of a `.keras`."""
+
+    def __str__(self) -> str:
+        return "memory.keras"
+
+
 def save_model(model: keras.Model, path: Path, metadata: dict) -> None:
-    """Writes `path` (.h5) with `metadata` as JSON inside. The file appears whole or not at all.
+    """Writes `path`, a `.keras` or a `.h5`, with `metadata` inside. The file appears whole or not at all.
 
     It is made in memory: a disk that fills up while HDF5 writes would end the process. Raises OSError.
     """
+    write_bytes(path, (_as_keras if path.suffix == ".keras" else _as_h5)(model, metadata))
+
+
+def _as_h5(model: keras.Model, metadata: dict) -> memoryview:
     buffer = io.BytesIO()
     with _InMemory(buffer, "w") as file, _quiet_about_h5():
         # without the optimizer: it cannot be resumed from a .h5, and may double the file
         model.save(file, include_optimizer=False)
-        file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
-    write_bytes(path, buffer.getbuffer())
+        file.attrs[OURS] = json.dumps(metadata)
+    return buffer.getbuffer()
+
+
+def _as_keras(model: keras.Model, metadata: dict) -> memoryview:
+    """With `metadata` beside what Keras tells of the file, which it writes and does not read."""
+    saved, buffer = _ZipInMemory(), io.BytesIO()
+    model.save(saved)
+    with zipfile.ZipFile(saved) as made, zipfile.ZipFile(buffer, "w") as archive:
+        for name in made.namelist():
+            content = made.read(name)
+            if name == SAVED_BY:
+                content = json.dumps(json.loads(content) | {OURS: metadata})
+            archive.writestr(name, content)
+    return buffer.getbuffer()
 
 
 def write_metadata(path: Path, metadata: dict) -> None:
     """Puts `metadata` into the `.h5` as one JSON attribute, whole or not at all."""
     buffer = io.BytesIO(path.read_bytes())
     with h5py.File(buffer, "r+") as file:
-        file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
+        file.attrs[OURS] = json.dumps(metadata)
     write_bytes(path, buffer.getbuffer())
 
 
@@ -57,14 +81,18 @@ def divide_logits(path: Path, temperature: float, metadata: dict) -> None:
     The last layer's weights are what changes, so whatever opens the file gives the calibrated probabilities,
     stock Keras and exports too. The file is changed whole or not at all.
     """
-    buffer = io.BytesIO(path.read_bytes())
-    with h5py.File(buffer, "r+") as file:
-        network = network_in(file)
+    if not h5py.is_hdf5(path):
+        raise Unusable("is no .h5: calibrate the .h5 that train saved, and export it anew")
+    with open_model(path) as opened:
+        network = network_in(opened)
         if network.last.activation != "softmax":
             raise Unusable("does not end in a softmax layer, whose weights a temperature divides")
-        for array in weights_of(file, network)[network.last]:
-            array[...] = array[()] / temperature
-        file.attrs[METADATA_ATTRIBUTE] = json.dumps(metadata)
+        names = [array.name for array in weights_of(opened, network)[network.last]]
+    buffer = io.BytesIO(path.read_bytes())
+    with h5py.File(buffer, "r+") as file:
+        for name in names:
+            file[name][...] = file[name][()] / temperature
+        file.attrs[OURS] = json.dumps(metadata)
     write_bytes(path, buffer.getbuffer())
 
 
@@ -73,13 +101,13 @@ def read_metadata(path: Path) -> dict:
 
     Raises UserError for a damaged file, and for what `metadata_of` refuses.
     """
-    with sentences(path), open_h5(path) as file:
-        return metadata_of(file)
+    with sentences(path), open_model(path) as opened:
+        return metadata_of(opened)
 
 
-def metadata_of(file: h5py.File) -> dict:
+def metadata_of(opened: Opened) -> dict:
     """As `read_metadata`, of an open file. Raises Unusable where a value is none that `train` writes."""
-    metadata = json.loads(attribute(file, METADATA_ATTRIBUTE, "{}"))
+    metadata = json.loads(opened.metadata)
     if not isinstance(metadata, dict):
         raise Unusable("is damaged: its metadata are no table; copy or train it anew")
     for key, value in metadata.items():

@@ -11,7 +11,7 @@ from emo.data.geometry import resampling_matrix
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.models.build import copy_in
-from emo.models.h5_loader import load_model
+from emo.models.loading import load_model
 from emo.precision import dtype_policy
 
 

@@ -2,6 +2,7 @@ import re
 
 import pandas as pd
 import pytest
+import yaml
 
 from emo.data.manifest import class_names
 from emo.data.split import Split
@@ -12,6 +13,7 @@ from emo.evaluation.report_file import save_report
 from emo.experiments import Experiment, get_experiment
 from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.ensemble import Ensemble
+from emo.inference.hub import prepare
 from emo.models.build import build_model
 from emo.models.saving import save_model
 from emo.paths import EMO_MINI, get_paths
@@ -46,6 +48,22 @@ def classifier(model, dataset) -> Classifier:
 def made():
     table = random_answers(200)
     return report(table, NAMES, model="a.h5", split=Split.TEST, leaked=table.path[:7], temperature=1.8)
+
+
+def test_the_hub_is_told_what_the_card_tells(classifier, dataset, made):
+    dataset.dataset_record.write_text('{"source": "/home/me/my_faces.zip", "sha256": "abc"}')
+    write_card(classifier, made, dataset)
+    _, header, _ = prepare(classifier.path, "me/faces")["README.md"].decode().split("---\n", 2)
+    said = yaml.safe_load(header)
+    (result,) = said["model-index"][0]["results"]
+    assert said["datasets"] == ["my_faces"]
+    assert result["dataset"] == {"name": "my_faces", "type": "my_faces", "split": "test"}
+    values = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert values == {
+        "accuracy": pytest.approx(made.accuracy, abs=0.0006),
+        "balanced accuracy": pytest.approx(made.balanced_accuracy, abs=0.0006),
+        "macro F1": pytest.approx(made.macro_f1, abs=0.0006),
+    }
 
 
 def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, made):

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
 
 from emo.errors import UserError
 from emo.experiments import get_experiment
@@ -20,7 +23,7 @@ from emo.models.build import build_model
 from emo.models.saving import save_model
 from emo.precision import computing_in
 
-KINDS = ("tflite", "onnx", "savedmodel")
+KINDS = ("tflite", "onnx", "savedmodel")  # for other runtimes
 NAMES = ("anger", "happy", "грусть")
 
 
@@ -57,9 +60,7 @@ def answers(path: Path, photos: np.ndarray) -> np.ndarray:
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         return session.run(["probabilities"], {"rgb_0_255": photos})[0]
-    with pytest.warns(UserWarning, match="deprecated"):
-        interpreter = tf.lite.Interpreter(str(path))
-    return interpreter.get_signature_runner()(rgb_0_255=photos)["probabilities"]
+    return Interpreter(str(path)).get_signature_runner()(rgb_0_255=photos)["probabilities"]
 
 
 def class_names(path: Path) -> list[str]:
@@ -110,6 +111,47 @@ def test_flip_and_float32_go_with_it(tmp_path, photos):
     assert np.abs(full.probabilities(photos) - half.probabilities(photos)).max() > 0.01
 
 
+def test_what_plain_keras_opens_knows_what_the_h5_knows(tmp_path, photos, capsys):
+    model = small(tmp_path)
+    save_model(model.model, model.path, {"class_names": NAMES, "val_accuracy": 0.5})
+    classifier = load_classifier(model.path)
+    written = export_model(classifier.with_flip(), "keras")
+    assert written.path == tmp_path / "small.keras" and "the flip is not in it" in capsys.readouterr().out
+    plain = keras.models.load_model(written.path)
+    np.testing.assert_allclose(plain.predict(photos, verbose=0), classifier.probabilities(photos), atol=1e-6)
+    again = load_classifier(written.path)
+    assert repr(again) == repr(classifier).replace(".h5", ".keras")
+    np.testing.assert_allclose(again.probabilities(photos), classifier.probabilities(photos), atol=1e-6)
+
+
+def test_eight_bits_are_calibrated_on_photos_and_judged_by_labels(classifier, photos, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    many = np.concatenate([photos] * 8)
+    for number, photo in enumerate(many):
+        Image.fromarray(photo.astype(np.uint8)).save(folder / f"{number:02d}.png")
+    said = classifier.predict(folder)
+    table = said[["path"]].assign(label=said.emotion)
+    table.loc[0, "label"] = NAMES[(NAMES.index(table.label[0]) + 1) % 3]  # one that it has wrong
+    small(tmp_path)
+    save_model(classifier.model, classifier.path, {})
+    floats = export_model(classifier, "tflite", photos=table)
+    eights = export_model(classifier, "tflite_int8", photos=table, calibration=folder)
+    assert eights.path.name == "small_int8.tflite" and class_names(eights.path) == list(NAMES)
+    assert eights.megabytes < 0.7 * floats.megabytes
+    assert floats.difference < 1e-5 < eights.difference < 0.1
+    assert floats.accuracy == (39 / 40, 39 / 40) and floats.agreement == 1
+    assert eights.accuracy[0] == 39 / 40
+    same = answers(eights.path, many).argmax(axis=1) == classifier.probabilities(many).argmax(axis=1)
+    assert eights.agreement == same.mean()
+    assert f"accuracy 97.5% before and {eights.accuracy[1]:.1%} after" in capsys.readouterr().out
+    compared = export_table(classifier, [floats, eights], repeats=2)
+    assert list(compared.format) == ["h5", "tflite", "tflite_int8"]
+    assert list(compared.accuracy) == [39 / 40, 39 / 40, eights.accuracy[1]]
+    types = {detail["dtype"] for detail in Interpreter(str(eights.path)).get_tensor_details()}
+    assert np.int8 in types and np.float16 not in types
+
+
 def test_a_model_that_gives_no_numbers_leaves_no_file(tmp_path):
     with pytest.raises(UserError, match=r"small\.tflite was not written"):
         export_model(small(tmp_path, scale=np.inf), "tflite")
@@ -117,12 +159,19 @@ def test_a_model_that_gives_no_numbers_leaves_no_file(tmp_path):
 
 
 def test_what_cannot_be_exported_is_told_in_a_sentence(classifier, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="'coreml'; choose one of tflite, onnx, savedmodel"):
+    with pytest.raises(UserError, match="'coreml'; choose one of keras, tflite, tflite_int8, onnx, savedm"):
         export_model(classifier, "coreml")
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         export_model(classifier, "tflite", tmp_path / "nowhere" / "a.tflite")
     with pytest.raises(UserError, match=r"/proc .*give another path"):  # where nobody can write
         export_model(classifier, "tflite", "/proc/a.tflite")
+    with pytest.raises(UserError, match=r"by its name alone: call it model\.keras\.$"):
+        export_model(classifier, "keras", tmp_path / "model.h5")
+    for kind, photos in (("tflite_int8", None), ("tflite", [np.zeros((32, 32, 3), np.uint8)])):
+        with pytest.raises(UserError, match="pass calibration=, a folder or list of training photos"):
+            export_model(classifier, kind, calibration=photos)
+    with pytest.raises(UserError, match="the columns path and label, with the model's classes"):
+        export_model(classifier, "keras", photos=pd.DataFrame({"path": ["a.jpg"], "label": ["joy"]}))
     with pytest.raises(UserError, match="each of its members"):
         export_model(Ensemble([classifier]), "tflite")
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
@@ -134,7 +183,8 @@ def test_the_table_says_how_large_and_how_fast(classifier, tmp_path):
     save_model(classifier.model, classifier.path, {})
     written = [export_model(classifier, kind) for kind in KINDS]
     table = export_table(classifier, written, repeats=3)
-    assert list(table.format) == ["keras", *KINDS]
+    assert list(table.format) == ["h5", *KINDS] and "accuracy" not in table
+    assert list(table["same answer"]) == [1.0] * 4
     assert table.MB[0] == pytest.approx(classifier.path.stat().st_size / 1e6)
     assert table.MB[1] == pytest.approx(written[0].path.stat().st_size / 1e6)
     assert table["ms per photo"].between(0.001, 10_000).all()

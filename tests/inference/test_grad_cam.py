@@ -21,7 +21,7 @@ from emo.inference.grad_cam import feature_cam, grad_cam
 from emo.models.backbones import BACKBONES
 from emo.models.build import build_model
 from emo.models.saving import save_model
-from tests.models.test_h5_loader import (
+from tests.models.test_loading import (
     CONV5_NESTED,
     DATA,
     DENSE_FLAT,

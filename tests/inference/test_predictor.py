@@ -14,7 +14,7 @@ from PIL import Image
 from emo.data import faces
 from emo.data.geometry import Crop
 from emo.errors import UserError
-from emo.inference.classifier import Classifier, find_model
+from emo.inference.classifier import Classifier, find_model, load_classifier
 from emo.inference.ensemble import Ensemble
 from emo.inference.grad_cam import grad_cam
 from emo.inference.photo import classify_faces, open_photo
@@ -113,19 +113,28 @@ def test_what_a_folder_holds_besides_photos_is_counted(classifier, tmp_path, cap
 
 
 def test_find_model_says_what_it_passed_over(tmp_path, capsys):
-    for name in ("mine.hdf5", "mine.keras", "notes.txt", ".hidden.keras", "a_running.h5"):
+    for name in ("notes.txt", ".hidden.keras", "a_running.h5", "mine.weights.json"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "gone.h5").symlink_to(tmp_path / "nowhere.h5")
     (tmp_path / "loop.h5").symlink_to(tmp_path / "loop.h5")
     (tmp_path / "folder.h5").mkdir()
     assert find_model("", tmp_path) == EMO_MINI
     said = capsys.readouterr().out
-    assert "folder.h5, gone.h5, loop.h5, mine.hdf5, mine.keras; give a file's name to open it" in said
-    for age, name in enumerate(("new.h5", "old.H5")):
+    assert "folder.h5, gone.h5, loop.h5; give a file's name to open it" in said
+    (tmp_path / "new.keras").write_bytes(b"")  # an export of new.h5
+    for age, name in enumerate(("new.h5", "mine.keras", "mine.hdf5", "old.H5")):
         (tmp_path / name).write_bytes(b"")
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     assert find_model("", tmp_path).name == "new.h5"
     assert "gone.h5" in capsys.readouterr().out
+    assert find_model("new.keras", tmp_path) == tmp_path / "new.keras"
+    (tmp_path / "folder.h5" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(UserError, match=r"folder\.h5 is a folder with a SavedModel"):
+        load_classifier(find_model(tmp_path / "folder.h5", tmp_path))
+    (tmp_path / "new.h5").unlink()
+    (tmp_path / "new.keras").unlink()
+    assert find_model("", tmp_path).name == "mine.keras"
+    capsys.readouterr()
     assert find_model("mine.hdf5", tmp_path) == tmp_path / "mine.hdf5"
     assert capsys.readouterr().out == ""
 

@@ -7,7 +7,7 @@ import pytest
 
 from emo.experiments import get_experiment
 from emo.models.build import build_model, preprocess
-from emo.models.h5_loader import load_model
+from emo.models.loading import load_model
 from emo.models.saving import read_metadata, save_model
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)

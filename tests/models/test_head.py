@@ -7,8 +7,8 @@ import pytest
 
 from emo.experiments import get_experiment
 from emo.models.build import build_model
-from emo.models.h5_loader import load_model
 from emo.models.head import bring_head
+from emo.models.loading import load_model
 from emo.models.saving import save_model
 from emo.paths import EMO_MINI
 from emo.training.train import train

@@ -14,7 +14,7 @@ import pytest
 from emo.errors import UserError
 from emo.inference.classifier import load_classifier
 from emo.models.saving import read_metadata, save_model, write_metadata
-from tests.models.test_h5_loader import DATA
+from tests.models.test_loading import DATA
 
 GOOD = {"class_names": ["anger", "happy", "sad"], "val_accuracy": 0.5, "experiment": {"face_margin": 0.3}}
 

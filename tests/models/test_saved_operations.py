@@ -10,9 +10,9 @@ from keras import layers, ops
 
 from emo.errors import UserError
 from emo.inference.classifier import load_classifier
-from emo.models.h5_config import IDENTITIES, parse
-from emo.models.h5_loader import load_model
-from tests.models.test_h5_loader import DATA, assert_answers, change_config
+from emo.models.loading import load_model
+from emo.models.saved_config import IDENTITIES, parse
+from tests.models.test_loading import DATA, assert_answers, change_config
 from tools.fixtures.keras2 import pictures_of
 
 PICTURES = pictures_of((16, 16, 3))

@@ -1,4 +1,4 @@
-"""The weights in a `.h5`, by the layer that they belong to: of a whole model, or without their network."""
+"""The weights in a model file, by the layer that they belong to: of a whole model, or of no network."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 
 import h5py
 
-from emo.models.h5_config import Layer, Network, parse
-from emo.models.h5_file import Unusable, attribute, contents, numbers, open_h5, strings
+from emo.models.saved_config import Layer, Network, parse
+from emo.models.saved_file import (
+    TREES,
+    Opened,
+    Unusable,
+    contents,
+    holds_weights_alone,
+    numbers,
+    open_model,
+    strings,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -20,41 +29,31 @@ if TYPE_CHECKING:
 Arrays = list[h5py.Dataset]
 
 
-def network_in(file: h5py.File) -> Network:
+def network_in(opened: Opened) -> Network:
     """The network that the open file describes. Raises Unusable where there is none that can be rebuilt."""
-    config, groups = attribute(file, "model_config"), list(file)
-    if config is None and holds_weights_alone(file):
+    if holds_weights_alone(opened):
         raise Unusable(
             "holds weights without their network: build the network as it was trained, "
-            "load_weights() this file into it, and save it whole with model.save('name.h5')"
+            "load_weights() this file into it, and save it whole with model.save('name.h5'), or put the "
+            "network's JSON, by model.to_json(), beside it under the same name"
         )
-    if config is None or "model_weights" not in groups:
+    if opened.config is None or not opened.has_weights:
         raise Unusable("is an HDF5 file without a Keras model: it is damaged or of another kind")
-    version = attribute(file, "keras_version", b"")
-    version = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
-    described = json.loads(config)
+    described, version = json.loads(opened.config), opened.version
     if not version:  # Keras 2 named the shape of a layer's input so, Keras 3 does not
         version = "2." if "batch_input_shape" in json.dumps(described) else "3."
     return parse(described, version)
 
 
-def holds_weights_alone(file: h5py.File) -> bool:
-    """Whether it was written by `save_weights` of Keras 2 or 3."""
-    return "model_config" not in file.attrs and (
-        "layer_names" in file.attrs or not {"layers", "_layer_checkpoint_dependencies"}.isdisjoint(file)
-    )
-
-
-def weights_of(file: h5py.File, network: Network) -> dict[Layer, Arrays]:
+def weights_of(opened: Opened, network: Network) -> dict[Layer, Arrays]:
     """Each layer's arrays in the order of its `weights`, from a file that holds the whole model."""
-    items = contents(file)
-    found: dict[Layer, Arrays] = {}
-    for layer in network.layers:
-        leaves = [leaf for leaf in _leaves(layer) if leaf.weights]
-        if leaves:
-            group = f"model_weights/{layer.name}"
-            arrays = [(name, items[f"{group}/{name}"]) for name in strings(items[group], "weight_names")]
-            found |= _shared_out(layer.name, arrays, leaves)
+    items = contents(opened.file)
+    if "model_weights" in items:
+        found = _by_name(network, items, "model_weights/")
+    elif "layer_names" in opened.file.attrs:
+        found = _by_name(network, items, "")
+    else:
+        found = _by_number(network, items)
     for leaf, of_leaf in found.items():
         if len(of_leaf) != len(leaf.weights) or not all(isinstance(each, h5py.Dataset) for each in of_leaf):
             raise Unusable(f"is damaged: the layer {leaf.name!r} lacks weights")
@@ -67,9 +66,9 @@ def load_backbone(network: keras.Model, path: Path, name: str, title: str) -> No
     Raises Unusable, with `title` for the network, where they do not fit; the network is then as it was. Where
     the same file is to give the head as well, `weights_of` has its arrays beside the backbone's.
     """
-    with open_h5(path) as file:
+    with open_model(path) as opened:
         try:
-            pairs = _arrays_for(network, file, name)
+            pairs = _arrays_for(network, opened, name)
             for layer, arrays in pairs:
                 _check_shapes(layer, arrays)
         except _Misfit as error:
@@ -86,16 +85,16 @@ class _Misfit(Exception):
     """Why a file's weights are not those of a network."""
 
 
-def _arrays_for(network: keras.Model, file: h5py.File, name: str) -> list[tuple[keras.Layer, Arrays]]:
+def _arrays_for(network: keras.Model, opened: Opened, name: str) -> list[tuple[keras.Layer, Arrays]]:
     """Each of the network's layers with the arrays that the file has for it."""
     wanted = list(_weighted(network))
-    if not holds_weights_alone(file):
-        whole = network_in(file)
-        part, arrays = _find(whole, name) or whole, weights_of(file, whole)
+    if not holds_weights_alone(opened):
+        whole = network_in(opened)
+        part, arrays = _find(whole, name) or whole, weights_of(opened, whole)
         return _matched(wanted, [(leaf.name, arrays[leaf]) for leaf in part.leaves() if leaf in arrays])
-    if "layer_names" in file.attrs:
-        return _matched(wanted, _keras_2(file, name))
-    return _keras_3(network, contents(file))
+    if "layer_names" in opened.file.attrs:
+        return _matched(wanted, _keras_2(opened.file, name))
+    return _keras_3(network, contents(opened.file))
 
 
 def _check_shapes(layer: keras.Layer, arrays: Arrays) -> None:
@@ -104,6 +103,64 @@ def _check_shapes(layer: keras.Layer, arrays: Arrays) -> None:
     if takes != has:
         takes, has = (", ".join(map(str, shapes)) for shapes in (takes, has))
         raise _Misfit(f"its layer {layer.name!r} has weights of {has}, the network takes {takes}")
+
+
+def _by_name(network: Network, items: dict, root: str) -> dict[Layer, Arrays]:
+    """As a `.h5` has them: a group for each of the outer layers, by its name."""
+    found: dict[Layer, Arrays] = {}
+    for layer in network.layers:
+        leaves = [leaf for leaf in _leaves(layer) if leaf.weights]
+        if leaves:
+            group = f"{root}{layer.name}"
+            arrays = [(name, items[f"{group}/{name}"]) for name in strings(items[group], "weight_names")]
+            found |= _shared_out(layer.name, arrays, leaves)
+    return found
+
+
+def _by_number(network: Network, items: dict, root: str = "") -> dict[Layer, Arrays]:
+    """As a `.keras` has them: layers/conv2d_2 is the third of its class, in it vars/0 is the first array.
+
+    The order of the numbers tells, not the number: not all that are counted have arrays, and Keras 2 counted
+    some layers twice.
+    """
+    tree = next(f"{root}{name}" for name in TREES if f"{root}{name}" in items)
+    holders = _holders(items, f"{tree}/")
+    weighted = [layer for layer in network.layers if any(leaf.weights for leaf in _leaves(layer))]
+    found: dict[Layer, Arrays] = {}
+    for kind in dict.fromkeys(layer.kind for layer in weighted):
+        ours = [layer for layer in weighted if layer.kind == kind]
+        numbers_of = {name: _number(name, _snake_case(kind)) for name in holders}
+        theirs = sorted((name for name in holders if numbers_of[name] is not None), key=numbers_of.get)
+        if len(theirs) != len(ours):
+            raise Unusable(
+                f"is damaged: it has weights for {len(theirs)} layers of the class {kind}, its network has "
+                f"{len(ours)}"
+            )
+        for layer, name in zip(ours, theirs, strict=True):
+            if isinstance(layer, Network):
+                found |= _by_number(layer, items, f"{tree}/{name}/")
+            else:
+                found[layer] = _variables(items, f"{tree}/{name}", kind)
+    return found
+
+
+def _holders(items: dict, tree: str) -> set[str]:
+    """The groups right below `tree` with weights in them: the state of a layer that draws numbers is none."""
+    arrays = (path for path, item in items.items() if isinstance(item, h5py.Dataset))
+    below = (path.removeprefix(tree) for path in arrays if path.startswith(tree))
+    return {path.partition("/")[0] for path in below if "/seed_generator/" not in path}
+
+
+def _variables(items: dict, group: str, kind: str) -> Arrays:
+    """A layer's arrays in their order; those of attention are in layers of its own."""
+    groups = [group]
+    if kind == "MultiHeadAttention":
+        parts = [f"{part}_dense" for part in ("query", "key", "value", "output")]
+        old = f"{group}/_{parts[0]}" in items
+        groups = [f"{group}/{'_' * old}{part}" for part in parts]
+    return [
+        items[f"{each}/vars/{number}"] for each in groups for number in sorted(items[f"{each}/vars"], key=int)
+    ]
 
 
 def _leaves(layer: Layer | Network) -> list[Layer]:

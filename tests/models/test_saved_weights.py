@@ -12,8 +12,8 @@ from keras import layers
 
 from emo.errors import UserError
 from emo.models.backbones import build_backbone
-from emo.models.h5_loader import load_model
-from tests.models.test_h5_loader import (
+from emo.models.loading import load_model
+from tests.models.test_loading import (
     CONV5_NESTED,
     DATA,
     DENSE_FLAT,

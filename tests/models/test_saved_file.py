@@ -20,9 +20,9 @@ from PIL import Image
 
 from emo.errors import UserError
 from emo.inference.classifier import load_classifier
-from emo.models.h5_config import parse
-from emo.models.h5_loader import load_model
-from tests.models.test_h5_loader import CONV5_NESTED, FLATTEN_FLAT, change_config, layer_of, project  # noqa: F401
+from emo.models.loading import load_model
+from emo.models.saved_config import parse
+from tests.models.test_loading import CONV5_NESTED, FLATTEN_FLAT, change_config, layer_of, project  # noqa: F401
 
 FILES = Path(__file__).resolve().parents[1] / "files"
 
@@ -65,7 +65,7 @@ KINDS = {
     "page": (b"<!DOCTYPE html><html><body>Quota exceeded</body></html>", "web page and not the model"),
     "page_with_bom": ("\ufeff\n <HTML><head>".encode(), "web page and not the model"),
     "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page and not the model"),
-    "keras": (zipped(**KERAS), r"is no \.h5 but a \.keras file: .*model\.save\('name\.h5'\)"),
+    "keras_without_content": (zipped(**KERAS), r"could not be opened as a Keras model"),
     "torch_zip": (zipped(**TORCH), "PyTorch file"),
     "torch_old": (pickle.dumps({"torch": "state_dict"}), "PyTorch file"),
     "zip_with_h5": (zipped(best__model_dot_h5=""), r"is a zip file: unpack it and give best/model\.h5"),
@@ -74,7 +74,10 @@ KINDS = {
     "zip_empty": (zipped(), r"is a zip file without a \.h5"),
     "zip_cut": (zipped(**KERAS)[:60], "damaged zip file"),
     "npz": (arrays(), "holds NumPy arrays and no network"),
-    "json": (json.dumps({"class_name": "Sequential"}).encode(), "JSON text.*without its weights"),
+    "json": (
+        json.dumps({"class_name": "Sequential"}).encode(),
+        "JSON text and describes no network",
+    ),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(40), "TensorFlow Lite model"),
     "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x05onnx", "ONNX model"),
     "pickle": (pickle.dumps([1, 2]), "Python pickle, which can run code and was not opened"),
@@ -116,7 +119,7 @@ def test_endings_tell_where_bytes_do_not(name, says, tmp_path):
 
 def test_folders_and_what_is_no_file(tmp_path):
     (tmp_path / "export").mkdir()
-    with pytest.raises(UserError, match=r"export is a folder: give the path of a \.h5 in it"):
+    with pytest.raises(UserError, match=r"export is a folder: give the path of a \.h5 or \.keras in it"):
         load_classifier(tmp_path / "export")
     (tmp_path / "export" / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match=r"export is a folder with a SavedModel: .*model\.save"):
@@ -233,7 +236,7 @@ def test_text_that_damage_makes_a_sequence_is_refused_and_python_lives(tmp_path,
     text = data.index(b"\x19\x01", name)  # HDF5's type "of variable length", of the kind "string"
     data[text + 1] = kind
     file.write_bytes(data)
-    code = f"from emo.models.h5_loader import read_model\nread_model({str(file)!r})"
+    code = f"from emo.models.loading import read_model\nread_model({str(file)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "damaged.h5" in done.stderr.splitlines()[-1], done.stderr[-500:]
     assert "damaged" in done.stderr.splitlines()[-1].replace("damaged.h5", "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from emo.models.h5_file import Unusable
+from emo.models.saved_file import Unusable
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """One plain layer: a key of `h5_config.LAYERS`, its arguments, the tensors that feed it."""
+    """One plain layer: a key of `saved_config.LAYERS`, its arguments, the tensors that feed it."""
 
     kind: str
     arguments: dict = field(default_factory=dict)

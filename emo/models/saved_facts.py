@@ -14,8 +14,8 @@ from emo.data.manifest import check_class_names, read_class_names
 from emo.errors import UserError
 from emo.models.backbones import BACKBONES, get_backbone
 from emo.models.build import PREPROCESSING, PREPROCESSING_LAYER
-from emo.models.h5_config import IDENTITIES
-from emo.models.h5_loader import SavedModel
+from emo.models.loading import SavedModel
+from emo.models.saved_config import IDENTITIES
 from emo.models.saving import MAX_SIDE
 from emo.paths import Paths
 

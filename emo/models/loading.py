@@ -1,7 +1,7 @@
-"""A saved `.h5`, of Keras 2 or 3, ours or not → the network it describes, rebuilt with its weights.
+"""A saved model, of Keras 2 or 3, ours or not → the network it describes, rebuilt with its weights.
 
 `keras.models.load_model` of Keras 3 opens few files of Keras 2 and none with what a newer Keras added, and it
-imports what a file names. Here only the layers of `h5_config` are built, each with its own weights.
+imports what a file names. Here only the layers of `saved_config` are built, each with its own weights.
 """
 
 from __future__ import annotations
@@ -19,9 +19,17 @@ from keras import layers
 from emo.backend import accelerators
 from emo.errors import UserError
 from emo.models.build import LUMINANCE, preprocess
-from emo.models.h5_config import IDENTITIES, Layer, Network
-from emo.models.h5_file import Unusable, check_memory, numbers, open_h5, sentences
-from emo.models.h5_weights import network_in, weights_of
+from emo.models.saved_config import IDENTITIES, Layer, Network
+from emo.models.saved_file import (
+    Unusable,
+    check_memory,
+    holds_weights_alone,
+    network_beside,
+    numbers,
+    open_model,
+    sentences,
+)
+from emo.models.saved_weights import network_in, weights_of
 from emo.models.saving import metadata_of
 
 
@@ -40,7 +48,7 @@ class SavedModel:
 
 
 def read_model(path: str | Path) -> SavedModel:
-    """Checks a `.h5` and describes what it holds; builds nothing.
+    """Checks a `.h5`, a `.keras`, or a network's JSON with its weights, and describes it; builds nothing.
 
     Raises UserError for a file that is missing, damaged, of another kind, holds what could run code, or what
     cannot be rebuilt.
@@ -48,12 +56,14 @@ def read_model(path: str | Path) -> SavedModel:
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"There is no model file {path}; give the path of a .h5 from the folder model/.")
-    with sentences(path), open_h5(path) as file:
-        network = network_in(file)
+    with sentences(path), open_model(path) as opened:
+        if holds_weights_alone(opened) and (network := network_beside(path)):
+            return read_model(network)
+        network = network_in(opened)
         shape = network.input_shape
         if not shape or len(shape) != 4 or any(not (side is None or type(side) is int) for side in shape):
             raise Unusable(f"takes input of shape {shape}, which is no picture")
-        return SavedModel(path, network, metadata_of(file))
+        return SavedModel(path, network, metadata_of(opened))
 
 
 def rebuild(saved: SavedModel, image_size: int | None = None, preprocessing: str = "none") -> keras.Model:
@@ -65,7 +75,7 @@ def rebuild(saved: SavedModel, image_size: int | None = None, preprocessing: str
     height, width, channels = saved.input_shape
     network, end = _without_sigmoid(saved.network)
     as_saved = preprocessing == "none" and channels == 3
-    with sentences(saved.path), open_h5(saved.path) as file:
+    with sentences(saved.path), open_model(saved.path) as opened:
         size = (height or image_size, width or image_size, 3)
         check_memory(4 * math.prod(size))
         images = x = keras.Input(size, name=network.input if as_saved else "rgb_0_255")
@@ -74,13 +84,13 @@ def rebuild(saved: SavedModel, image_size: int | None = None, preprocessing: str
             x = grey(x)
             grey.set_weights([LUMINANCE.reshape(1, 1, 3, 1)])
         x = preprocess(x, preprocessing)
-        outputs = _connect(network, x, weights_of(file, network))
+        outputs = _connect(network, x, weights_of(opened, network))
         outputs = _probabilities(outputs, network.last, end, saved.path.name)
         return keras.Model(images, outputs, name=_keras_name(network.name))
 
 
 def load_model(path: str | Path) -> tuple[keras.Model, dict]:
-    """The network in a `.h5` as it was saved, and its metadata. Raises UserError."""
+    """The network in a file as it was saved, and its metadata. Raises UserError."""
     saved = read_model(path)
     return rebuild(saved), saved.metadata
 

@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from emo.models.h5_file import Unusable
-from emo.models.h5_operations import Step, Tensor, is_operation, steps
+from emo.models.saved_file import Unusable
+from emo.models.saved_operations import Step, Tensor, is_operation, steps
 
 _CONVOLUTION = "kernel_size strides padding dilation_rate activation use_bias"
 # class name → its arguments that matter in prediction, as Keras 3 names them; LeakyReLU's alpha is Keras 2's.
@@ -151,6 +151,7 @@ class Network:
     output: str
     input_shape: tuple | None
     inputs: tuple[str, ...] = ()
+    kind: str = "Functional"  # or "Sequential", or "Model"
 
     def __post_init__(self):
         if self.output not in [layer.name for layer in self.layers]:
@@ -229,7 +230,8 @@ def _network(entry: dict, inputs: tuple[str, ...], trainable: bool, keras: int) 
     inner = settings if isinstance(settings, dict) else {"layers": settings}  # a list before Keras 2.2.3
     trainable = trainable and inner.get("trainable") is not False
     parse_inner = _sequential if kind == "Sequential" else _functional
-    return parse_inner(inner, inputs, str(inner.get("name", entry.get("name", "network"))), trainable, keras)
+    name = str(inner.get("name", entry.get("name", "network")))
+    return replace(parse_inner(inner, inputs, name, trainable, keras), kind=kind)
 
 
 def _layers(entry: dict, args: list, kwargs: dict, trainable: bool, keras: int) -> list[Layer]:

@@ -1,0 +1,266 @@
+"""Models on the Hugging Face Hub: fetched by their address, and uploaded with card, curve and checksum."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import unquote
+
+from emo.errors import UserError
+from emo.files import user_path
+from emo.models.loading import SavedModel, read_model
+from emo.models.saved_file import CONFIG, WEIGHTS
+
+REPO = r"[\w.-]+/[\w.-]+"
+# a Path has lost one of the slashes
+ADDRESS = re.compile(rf"hf:/{{1,2}}(?P<repo>{REPO})(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
+SUFFIXES = (".h5", ".keras", ".hdf5")
+SUMS = "SHA256SUMS"  # as the command sha256sum writes and checks it
+SUM = re.compile(r"^([0-9a-f]{64}) [ *](.+)$", re.MULTILINE)
+LISTED = 8  # models that a message names
+TAGS = ["emotion-recognition", "facial-expression-recognition", "emo_classificator"]
+PROJECT = "https://github.com/emo-classificator/emo_classificator"
+# what a card of `write_card` says of data and results
+SOURCE = re.compile(r"^Fetched from (.+?)(?: on [\d-]{10})?(?:, SHA-256 .*)?\.$", re.MULTILINE)
+RESULTS = re.compile(
+    r"^On [\d,]+ (?:(?P<split>\w+) )?photos?\b.*: accuracy \*\*(?P<accuracy>[\d.]+)%\*\* .*"
+    r"balanced accuracy (?P<balanced>[\d.]+)%, macro F1 (?P<f1>[\d.]+)\.$",
+    re.MULTILINE,
+)
+USE = """
+## From the Hub
+
+```python
+import emo_utils as emo  # {project}
+
+classifier = emo.load_classifier("hf://{repo}")
+print(emo.classify_faces(classifier, "photo.jpg").answers)
+```
+
+`{sums}` holds the checksum of `{file}`, which `load_classifier` compares.
+"""
+
+
+def is_address(model: str | Path) -> bool:
+    """Whether it names a model on the Hub: `hf://…`."""
+    return str(model).startswith("hf:/")
+
+
+def fetch(address: str | Path) -> Path:
+    """The model at `hf://owner/name[@revision][/file]`, downloaded once into huggingface_hub's cache.
+
+    Without `file` it is the only model there, a `.h5`, a `.keras`, or what Keras itself saves to the Hub.
+    Given with its `file` it needs no network where it is in the cache. Raises UserError for what is not
+    there, or not for everyone, and for a file that is not what the checksums beside it name.
+    """
+    parts = ADDRESS.fullmatch(str(address))
+    if not parts:
+        raise UserError(
+            f"{address} is no address on the Hub; write hf://owner/name or hf://owner/name/file.h5, with "
+            "@revision behind the name where it is not to be the newest."
+        )
+    repo, file = parts["repo"], parts["file"]
+    revision = parts["revision"] and unquote(parts["revision"])
+    hub = _hub()
+    with _told(hub, f"hf://{repo}"):
+        files = _files(hub, repo, revision)
+        if files is None and not file:
+            raise ConnectionError("what lies there is not known")
+        file = file or _only_model(repo, files)
+        options = {"revision": revision, "local_files_only": files is None}
+        path = Path(hub.hf_hub_download(repo, file, **options))
+        if file == CONFIG:
+            hub.hf_hub_download(repo, WEIGHTS, **options)
+        try:
+            sums = Path(hub.hf_hub_download(repo, SUMS, **options)).read_text(errors="replace")
+        except hub.errors.EntryNotFoundError:  # somebody else's model
+            sums = ""
+    named = {name: digest for digest, name in SUM.findall(sums)}
+    if named.get(file, digest := _digest(path)) != digest:
+        raise UserError(
+            f"{file} of hf://{repo} is not what {SUMS} there names: it is damaged or was exchanged, so it "
+            f"was not opened; delete {path} and fetch it again, or ask its owner."
+        )
+    return path
+
+
+def push(
+    model: str | Path,
+    repo: str,
+    private: bool = False,
+    license: str = "other",
+    dataset: str | None = None,
+) -> str:
+    """Uploads a model to `owner/name` on the Hub, which is made where it is not there; gives its web address.
+
+    In one commit: the file; its learning curve (`.png`) where it lies beside it; README.md, which is its card
+    (`.md`, of `write_card`) with the header that the Hub reads; and its SHA-256. `license` is one that the
+    Hub names, such as "cc-by-nc-4.0"; `dataset` is what it was trained on, by default what the card says.
+    Raises UserError for what is no model, without a token that may write there, and without a network.
+    """
+    if not re.fullmatch(REPO, repo):
+        raise UserError(
+            f"{repo!r} is no name on the Hub; write owner/name, the owner being you or your organisation."
+        )
+    files = prepare(model, repo, license, dataset)
+    hub = _hub()
+    if not hub.get_token():
+        raise UserError(
+            "Uploading to the Hub needs a token of yours that may write: make one at "
+            "https://huggingface.co/settings/tokens, and set HF_TOKEN to it, in Colab among the secrets."
+        )
+    with _told(hub, repo):
+        api = hub.HfApi()
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        operations = [hub.CommitOperationAdd(name, content) for name, content in files.items()]
+        api.create_commit(repo, operations, commit_message=f"{next(iter(files))}, its card and its checksum")
+    print(f'Uploaded: {", ".join(files)} to {url}; emo.load_classifier("hf://{repo}") opens it.')
+    return str(url)
+
+
+def prepare(
+    model: str | Path, repo: str, license: str = "other", dataset: str | None = None
+) -> dict[str, Path | bytes]:
+    """What `push` uploads, by its name there, the model first. Raises UserError for what is no model."""
+    saved = read_model(user_path(model))
+    path = saved.path
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path.name} is not a model in one file: load it, and export it to .keras first.")
+    curve = path.with_suffix(".png")
+    pictures = {curve.name: curve} if curve.is_file() else {}
+    sums = f"{_digest(path)}  {path.name}\n"
+    readme = _readme(saved, repo, license, dataset, curve.name if pictures else "")
+    return {path.name: path, **pictures, "README.md": readme.encode(), SUMS: sums.encode()}
+
+
+def _readme(saved: SavedModel, repo: str, license: str, dataset: str | None, curve: str) -> str:
+    """The model's card, with the Hub's header in front, and how to open it from there."""
+    path = saved.path
+    card = path.with_suffix(".md")
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {path.stem}\n"
+    text = re.sub(r"\s*<!--.*?-->\s*$", "", text)  # the seal of write_card, which is for this machine
+    source = SOURCE.search(text)
+    if not dataset and source and "://" not in source[1]:  # an address is no name
+        dataset = Path(source[1]).stem.replace("\\", "")  # of Markdown
+    header = _header(path.stem, license, dataset, RESULTS.search(text))
+    use = USE.format(repo=repo, file=path.name, sums=SUMS, project=PROJECT)
+    picture = f"\n![The learning curve]({curve})\n" if curve else ""
+    return f"---\n{header}\n---\n\n{text.rstrip()}\n{use}{picture}"
+
+
+def _header(name: str, license: str, dataset: str | None, results: re.Match | None) -> str:
+    """YAML: https://huggingface.co/docs/hub/model-cards."""
+    hub = _hub()
+    measured = []
+    if results:
+        about = {
+            "task_type": "image-classification",
+            "dataset_name": dataset or "unnamed photos",
+            "dataset_type": dataset or "imagefolder",
+            "dataset_split": results["split"],
+        }
+        measured = [
+            hub.EvalResult(metric_type=kind, metric_name=title, metric_value=value, **about)
+            for kind, title, value in (
+                ("accuracy", "accuracy", round(float(results["accuracy"]) / 100, 4)),
+                ("accuracy", "balanced accuracy", round(float(results["balanced"]) / 100, 4)),
+                ("f1", "macro F1", float(results["f1"])),
+            )
+        ]
+    data = hub.ModelCardData(
+        license=license,
+        library_name="keras",
+        pipeline_tag="image-classification",
+        tags=TAGS,
+        datasets=[dataset] if dataset else None,
+        metrics=["accuracy", "f1"] if measured else None,
+        model_name=name if measured else None,
+        eval_results=measured or None,
+    )
+    return data.to_yaml()
+
+
+def _files(hub: ModuleType, repo: str, revision: str | None) -> list[str] | None:
+    """The names of the files there, None without a network: asked once, as huggingface_hub asks for 24 s."""
+    try:
+        return [
+            file.rfilename for file in hub.HfApi().model_info(repo, revision=revision, timeout=10).siblings
+        ]
+    except hub.errors.HfHubHTTPError:
+        raise
+    except Exception:  # of requests, of httpx, or the Hub's own, by its version
+        return None
+
+
+def _only_model(repo: str, files: list[str]) -> str:
+    models = [file for file in files if file.endswith(SUFFIXES)]
+    if {CONFIG, WEIGHTS} <= set(files):
+        models[models.index(WEIGHTS)] = CONFIG
+    if len(models) == 1:
+        return models[0]
+    if not models:
+        raise UserError(f"hf://{repo} holds no .h5 and no .keras; other formats are not read here.")
+    names = ", ".join([*models[:LISTED], *["…"] * (len(models) > LISTED)])
+    raise UserError(
+        f"hf://{repo} holds several models; add the name of one, as hf://{repo}/{models[0]}: {names}."
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError:
+        raise UserError(
+            "Models on the Hub need huggingface_hub: run `pip install huggingface_hub`."
+        ) from None
+    return huggingface_hub
+
+
+@contextmanager
+def _told(hub: ModuleType, name: str) -> Iterator[None]:
+    """What goes wrong on the way to the Hub becomes one sentence."""
+    errors = hub.errors
+    try:
+        yield
+    except UserError:
+        raise
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{name} is open only to those whom its owner lets in: ask on its page on the Hub."
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"There is no {name} on the Hub that you may see; check the name, and where it is private, set "
+            "HF_TOKEN to a token of yours."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f"{name} has no such revision; check what stands behind the @.") from None
+    except errors.LocalEntryNotFoundError:
+        raise UserError(
+            f"The Hub cannot be reached for {name}, and it is not in the cache; check the connection."
+        ) from None
+    except errors.EntryNotFoundError:
+        raise UserError(
+            f"{name} holds no such file; check its name, upper and lower case as there."
+        ) from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        advice = "run this again in a minute"
+        if status in (401, 403):
+            advice = "set HF_TOKEN to a token of yours that may do this"
+        raise UserError(f"The Hub refuses {name} (HTTP {status}); {advice}.") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        raise UserError(f"The Hub cannot be reached for {name} ({reason}); check the connection.") from None
