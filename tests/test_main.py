@@ -59,7 +59,7 @@ def test_a_folder_without_photos_is_one_sentence(tmp_path):
     assert "Traceback" not in said.stderr
 
 
-def test_a_photo_is_answered_on_stdout_and_all_else_is_said_on_stderr(tmp_path):
+def test_a_photo_is_answered_on_stdout_and_all_else_is_said_on_stderr(tmp_path, capsys):
     write_photos(tmp_path, 1, ("happy",))
     photo = next(tmp_path.rglob("*.jpg"))
     said = emo("predict", photo, "--json")
@@ -67,7 +67,7 @@ def test_a_photo_is_answered_on_stdout_and_all_else_is_said_on_stderr(tmp_path):
     (answer,) = json.loads(said.stdout)  # nothing else
     assert answer["path"] == str(photo) and answer["emotion"] in answer and 0 < answer["confidence"] <= 1
     assert "No face was found" in said.stderr
-    table = emo("predict", photo).stdout.splitlines()
+    table = here(capsys, "predict", photo).splitlines()
     assert table[0].split() == ["path", "face", "box", "emotion", "confidence"] and len(table) == 2
 
 
@@ -102,6 +102,28 @@ def test_help_and_version_come_at_once():
         said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         assert said.returncode == 0 and said.stderr == ""
     assert said.stdout == f"emo {__version__}\n"
+
+
+def test_what_keras_may_do_without_is_not_imported_and_can_be_afterwards():
+    code = (
+        "import sys; from emo.commands.quick import OPTIONAL, import_keras; import_keras()\n"
+        "assert 'keras' in sys.modules and not set(OPTIONAL) & set(sys.modules)\n"
+        "import IPython, cv2, jax, matplotlib.pyplot, sklearn.metrics"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+def test_keras_computes_with_jax_where_its_settings_say_so(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    code = (
+        "from emo.commands.quick import import_keras; import_keras()\n"
+        "import keras; print(keras.backend.backend())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    environment["KERAS_HOME"] = str(tmp_path)
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "jax\n"
 
 
 def test_prepare_splits_a_folder_and_prints_the_counts(tmp_path, capsys):

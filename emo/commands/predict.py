@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from emo.commands.quick import import_keras
 from emo.commands.shared import add_json, add_model, open_model
 
 
@@ -41,6 +42,8 @@ def run(chosen: argparse.Namespace) -> str:
 
 def _answers(chosen: argparse.Namespace):
     """A row per face, or per photo of a folder: path, face and box, emotion, confidence, each class."""
+    import_keras()
+
     from emo.data.faces import face_crops, find_faces
     from emo.inference.photo import classify_faces
     from emo.inference.predictor import as_sources
