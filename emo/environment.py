@@ -104,6 +104,8 @@ def versions() -> str:
 
 def git_commit() -> str:
     """The project's short commit, with "+" where its code was changed since; "" outside a clone."""
+    if not (PROJECT_ROOT / ".git").exists():  # an installed package may lie in somebody else's repository
+        return ""
     git = ["git", "-C", str(PROJECT_ROOT)]
     try:
         head = subprocess.run(

@@ -26,7 +26,7 @@ from emo.files import user_path
 from emo.inference.classifier import Classifier
 from emo.inference.predictor import Predictor, as_sources
 from emo.models.build import copy_in
-from emo.paths import free_path
+from emo.paths import free_path, results_beside
 
 ENDINGS = {"tflite": ".tflite", "onnx": ".onnx", "savedmodel": "_savedmodel"}
 INPUT, OUTPUT = "rgb_0_255", "probabilities"
@@ -146,7 +146,7 @@ def _pictures(classifier: Classifier, photos) -> np.ndarray:
 
 
 def _beside(model: Path, ending: str) -> Path:
-    return model.with_name(model.stem + ending)
+    return results_beside(model) / (model.stem + ending)
 
 
 def _write_savedmodel(model, network: Callable, class_names: Sequence[str], path: Path) -> None:
