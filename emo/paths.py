@@ -14,7 +14,8 @@ SHIPPED = _PACKAGE / "shipped"  # of an installed package alone: what lies besid
 PROJECT_ROOT = SHIPPED if SHIPPED.is_dir() else _PACKAGE.parent
 SAMPLE_ZIP = PROJECT_ROOT / "data" / "sample.zip"
 EMO_MINI = PROJECT_ROOT / "model" / "emo_mini_fer2013.h5"  # the one model that comes with the project
-COLAB_FILES = Path("/content")  # what the file panel of a Colab machine shows
+# what the panel of a Colab machine shows, and the inputs of a notebook on Kaggle
+NOTEBOOK_FILES = (Path("/content"), Path("/kaggle/input"))
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif"),
