@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build *.egg-info
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 13) or sys.exit( \

@@ -79,6 +79,7 @@ from emo.tracking.summary import newest_and_best  # the table in short
 from emo.tracking.table import create_table  # experiments.xlsx with the original project's eleven
 from emo.tracking.table import read_table  # experiments.xlsx as a data frame
 from emo.training.augmented_copy import write_augmented_copy  # the original project's data/train_aug
+from emo.training.checkpoint import run_name  # what its logs may be called
 from emo.training.feature_cache import backbone_features  # what a backbone sees in photos, computed once
 from emo.training.feature_cache import clear_features  # empties data/.features
 from emo.training.feature_cache import load_photos  # a manifest's photos as a network takes them

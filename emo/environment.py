@@ -1,4 +1,4 @@
-"""Where we run: Colab or not, which device, which versions; and the seed everything random starts from."""
+"""Where we run: Colab, Kaggle or not, which device, which versions; and the seed of all that is random."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def setup(seed: int = 42) -> Environment:
     environment = Environment(is_colab(), device_name(), len(gpus), versions(), seed)
     print(f"{environment.versions} · {environment.device} · seed {seed}")
     if not gpus:
-        advice = (
-            "Runtime → Change runtime type → T4 GPU, then Run all."
-            if environment.colab
-            else ("The sample set and small pictures are fine; whole datasets want a GPU.")
-        )
+        advice = "The sample set and small pictures are fine; whole datasets want a GPU."
+        if environment.colab:
+            advice = "Runtime → Change runtime type → T4 GPU, then Run all."
+        elif is_kaggle():
+            advice = "Settings → Accelerator → GPU T4 x2, then Run all."
         print(f"No GPU here: training takes many times longer. {advice}")
     return environment
 
@@ -63,6 +63,11 @@ def setup(seed: int = 42) -> Environment:
 def is_colab() -> bool:
     """True in a Colab notebook."""
     return "google.colab" in sys.modules  # its kernels import that at the start
+
+
+def is_kaggle() -> bool:
+    """True in a notebook on Kaggle."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 
 
 def in_notebook() -> bool:
@@ -104,6 +109,8 @@ def versions() -> str:
 
 def git_commit() -> str:
     """The project's short commit, with "+" where its code was changed since; "" outside a clone."""
+    if not (PROJECT_ROOT / ".git").exists():  # an installed package may lie in somebody else's repository
+        return ""
     git = ["git", "-C", str(PROJECT_ROOT)]
     try:
         head = subprocess.run(
@@ -149,5 +156,10 @@ def results_folder(root: str | Path, use_google_drive: bool) -> Path:
         print(
             "⚠️  Results stay on this Colab machine and VANISH with it. Set USE_DRIVE=True to keep them, "
             "or download model/, experiments.xlsx and data/*.csv before you leave."
+        )
+    elif is_kaggle():
+        print(
+            "⚠️  Results stay on this Kaggle machine and VANISH with it. Save Version → Save & Run All keeps "
+            "model/, experiments.xlsx and data/ in its Output."
         )
     return Path(root)

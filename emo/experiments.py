@@ -1,6 +1,6 @@
 """What a run is made of: Experiment, the eleven of the original project, and our recipes.
 
-Imports no TensorFlow.
+Imports no TensorFlow and no pandas, so that a command line starts at once.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import difflib
 import json
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from emo.errors import UserError
 from emo.fields import FLAG, KeyOf, Number, OneOf, OrNone, Text, check, setting
 from emo.models.backbones import BACKBONES, check_unfreeze, get_backbone
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
@@ -320,6 +322,8 @@ def experiment_menu() -> list[str]:
 
 def describe_experiment(experiment: Experiment) -> pd.DataFrame:
     """What differs from the defaults: a row per field with its value, the default and what it means."""
+    import pandas as pd
+
     rows = [
         (field.name, getattr(experiment, field.name), field.default, field.metadata["description"])
         for field in dataclasses.fields(experiment)

@@ -9,10 +9,13 @@ from pathlib import Path
 from emo.errors import UserError
 from emo.files import write_bytes
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+SHIPPED = _PACKAGE / "shipped"  # of an installed package alone: what lies beside `emo/` in a clone
+PROJECT_ROOT = SHIPPED if SHIPPED.is_dir() else _PACKAGE.parent
 SAMPLE_ZIP = PROJECT_ROOT / "data" / "sample.zip"
 EMO_MINI = PROJECT_ROOT / "model" / "emo_mini_fer2013.h5"  # the one model that comes with the project
-COLAB_FILES = Path("/content")  # what the file panel of a Colab machine shows
+# what the panel of a Colab machine shows, and the inputs of a notebook on Kaggle
+NOTEBOOK_FILES = (Path("/content"), Path("/kaggle/input"))
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif"),
@@ -189,6 +192,11 @@ def _folder(given: str | Path) -> Path:
         return Path(given).expanduser().resolve()
     except (RuntimeError, OSError, ValueError) as error:  # ~nobody, a link to itself, a null character
         raise UserError(f"{str(given)[:200]!r} is no folder ({error}); give another path.") from None
+
+
+def results_beside(model: Path) -> Path:
+    """The folder for what is made of a model: its own; for the one in an installed package, the current."""
+    return Path() if model.resolve().is_relative_to(SHIPPED) else model.parent
 
 
 def numbered(wanted: Path) -> Iterator[Path]:

@@ -54,14 +54,15 @@ def photos(tmp_path_factory):
     return paths
 
 
-def training(experiment, paths, before="", after=""):
+def training(experiment, paths, before="", after="", callbacks="[]"):
     return f"""
 {before}
 import json
+import keras
 import emo_utils as emo
 from emo.experiments import Experiment
 paths = emo.get_paths({str(paths.root)!r})
-run = emo.train(Experiment.from_json({experiment.to_json()!r}), paths)
+run = emo.train(Experiment.from_json({experiment.to_json()!r}), paths, {callbacks})
 {after}
 """
 
@@ -112,18 +113,20 @@ print(json.dumps(table.iloc[:, 3:].to_numpy().tolist()))
     np.testing.assert_allclose(here.iloc[:, 3:].to_numpy(), json.loads(output.splitlines()[-1]), atol=1e-4)
 
 
-def histories(experiment, root, **environment):
+def histories(experiment, root, callbacks="[]", **environment):
     """The curve of a run in a project of its own."""
     paths = get_paths(root)
     write_photos(paths.train, 16)
     write_photos(paths.val, 3, seed=1)
     after = 'print(json.dumps(run.history.to_dict(orient="list")))'
-    return json.loads(run(training(experiment, paths, after=after), **environment).splitlines()[-1])
+    code = training(experiment, paths, after=after, callbacks=callbacks)
+    return json.loads(run(code, **environment).splitlines()[-1])
 
 
 def test_eight_devices_give_the_losses_of_one(tmp_path):
     experiment = dataclasses.replace(ALIKE, mix="cutmix", batch_size=16)
-    one = histories(experiment, tmp_path / "one")
+    one = histories(experiment, tmp_path / "one", "[keras.callbacks.TensorBoard(paths.root / 'curves')]")
+    assert {file.parent.name for file in tmp_path.rglob("events*")} == {"train", "validation"}
     flags = "--xla_force_host_platform_device_count=8"
     eight = histories(experiment, tmp_path / "eight", XLA_FLAGS=flags)
     for name in ("loss", "val_loss", "accuracy", "val_accuracy"):

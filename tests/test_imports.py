@@ -11,7 +11,7 @@ MODULES = {
     for file in sorted(EMO.rglob("*.py"))
     if file.name != "__main__.py"  # the command line stands before the house
 }
-ROOMS = ("data", "models", "training", "inference", "evaluation", "tracking", "plots")
+ROOMS = ("data", "models", "training", "inference", "evaluation", "tracking", "plots", "commands")
 # what a room may import besides the modules that lie in no room; `emo.plots.photo` alone stands on inference
 ALLOWED = {
     "": {"models"},  # experiments name backbones
@@ -22,6 +22,7 @@ ALLOWED = {
     "inference": {"data", "models", "inference"},
     "evaluation": {"data", "inference", "evaluation", "tracking", "plots"},
     "plots": {"data", "inference", "evaluation", "plots"},
+    "commands": set(ROOMS),
 }
 
 

@@ -1,13 +1,22 @@
 """The command line: a mistake is one sentence and exit code 2."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 
+from emo import __version__
+from emo.__main__ import main
 from tests.fixtures import write_photos
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -16,6 +25,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 def emo(*arguments, folder=PROJECT):
     command = [sys.executable, "-m", "emo", *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def here(capsys, *arguments) -> str:
+    """What a command that succeeds prints, in this process."""
+    assert main([*map(str, arguments)]) == 0
+    return capsys.readouterr().out
 
 
 def test_help_names_every_experiment():
@@ -44,7 +59,7 @@ def test_a_folder_without_photos_is_one_sentence(tmp_path):
     assert "Traceback" not in said.stderr
 
 
-def test_a_photo_is_answered_on_stdout_and_all_else_is_said_on_stderr(tmp_path):
+def test_a_photo_is_answered_on_stdout_and_all_else_is_said_on_stderr(tmp_path, capsys):
     write_photos(tmp_path, 1, ("happy",))
     photo = next(tmp_path.rglob("*.jpg"))
     said = emo("predict", photo, "--json")
@@ -52,16 +67,15 @@ def test_a_photo_is_answered_on_stdout_and_all_else_is_said_on_stderr(tmp_path):
     (answer,) = json.loads(said.stdout)  # nothing else
     assert answer["path"] == str(photo) and answer["emotion"] in answer and 0 < answer["confidence"] <= 1
     assert "No face was found" in said.stderr
-    table = emo("predict", photo).stdout.splitlines()
+    table = here(capsys, "predict", photo).splitlines()
     assert table[0].split() == ["path", "face", "box", "emotion", "confidence"] and len(table) == 2
 
 
-def test_a_folder_becomes_a_csv_that_takes_no_other_files_place(tmp_path):
+def test_a_folder_becomes_a_csv_that_takes_no_other_files_place(tmp_path, capsys):
     write_photos(tmp_path / "photos", 2, ("happy", "sad"))
     (tmp_path / "answers.csv").write_text("mine")
-    said = emo("predict", tmp_path / "photos", "--csv", tmp_path / "answers.csv")
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.strip() == str(tmp_path / "answers_2.csv")
+    said = here(capsys, "predict", tmp_path / "photos", "--csv", tmp_path / "answers.csv")
+    assert said.strip() == str(tmp_path / "answers_2.csv")
     table = pd.read_csv(tmp_path / "answers_2.csv")
     assert len(table) == 4 and table.columns[:3].tolist() == ["path", "emotion", "confidence"]
     assert (tmp_path / "answers.csv").read_text() == "mine"
@@ -71,7 +85,145 @@ def test_a_folder_becomes_a_csv_that_takes_no_other_files_place(tmp_path):
     ("arguments", "sentence"),
     [(["nowhere.jpg"], "nowhere.jpg"), (["data/sample.png", "--model", "nothing"], "nothing")],
 )
-def test_what_is_not_there_is_one_sentence(arguments, sentence):
-    said = emo("predict", *arguments)
-    assert said.returncode == 2 and said.stdout == ""
-    assert sentence in said.stderr.splitlines()[-1] and "Traceback" not in said.stderr
+def test_what_is_not_there_is_one_sentence(arguments, sentence, capsys):
+    assert main(["predict", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and sentence in said.err.splitlines()[-1]
+
+
+def test_help_and_version_come_at_once():
+    code = (
+        "import sys; from emo.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert not {'numpy', 'pandas', 'keras', 'tensorflow'} & set(sys.modules)"
+    )
+    for arguments in (["--help"], ["train", "--help"], ["--version"]):
+        command = [sys.executable, "-c", code, *arguments]
+        said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert said.returncode == 0 and said.stderr == ""
+    assert said.stdout == f"emo {__version__}\n"
+
+
+def test_what_keras_may_do_without_is_not_imported_and_can_be_afterwards():
+    code = (
+        "import sys; from emo.commands.quick import OPTIONAL, import_keras; import_keras()\n"
+        "assert 'keras' in sys.modules and not set(OPTIONAL) & set(sys.modules)\n"
+        "import IPython, cv2, jax, matplotlib.pyplot, sklearn.metrics"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+def test_keras_computes_with_jax_where_its_settings_say_so(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    code = (
+        "from emo.commands.quick import import_keras; import_keras()\n"
+        "import keras; print(keras.backend.backend())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    environment["KERAS_HOME"] = str(tmp_path)
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "jax\n"
+
+
+def test_prepare_splits_a_folder_and_prints_the_counts(tmp_path, capsys):
+    write_photos(tmp_path / "photos", 10)
+    shares = ("--val", "0.3", "--test", "0.1")
+    counts = json.loads(here(capsys, "prepare", tmp_path / "photos", "--root", tmp_path, *shares, "--json"))
+    assert [counts[f"photos to {split}"]["all"] for split in ("train", "val", "test")] == [18, 9, 3]
+    assert len(pd.read_csv(tmp_path / "data/split.csv")) == 30
+    table = here(capsys, "prepare", "--root", tmp_path)  # what lies there already
+    assert table.splitlines()[0].split() == ["train", "all"] and "photos to val" in table
+    assert main(["prepare", str(tmp_path / "nowhere"), "--root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_evaluate_takes_class_folders_or_a_projects_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "data/train", 6, ("happy", "sad"))
+    write_photos(tmp_path / "data/test", 5, ("happy", "sad"), seed=1)
+    said = json.loads(here(capsys, "evaluate", "data/test", "--json"))
+    assert said["photos"] == 10 and list(said["per_class"]) == ["happy", "sad"]
+    assert said["model"].startswith("emo_mini")
+    *figures, page = here(capsys, "evaluate", "data", "--report", "reports").splitlines()
+    assert figures[0].startswith(f"On test photos: accuracy {said['accuracy']:.1%} (95% interval ")
+    assert figures[2].split() == ["precision", "recall", "f1", "photos"] and len(figures) == 6
+    assert page.startswith("reports/") and "<html" in Path(page).read_text(encoding="utf-8")
+    assert here(capsys, "evaluate", ".").startswith(figures[0])
+    (tmp_path / "data").rename(tmp_path / "photos")
+    assert main(["evaluate", "photos"]) == 2
+    assert "holds a folder train and no classes; give the folder to test on" in capsys.readouterr().err
+    write_photos(tmp_path / "mine", 1, ("anger",))
+    assert main(["evaluate", "mine"]) == 2
+    assert "labelled anger, but emo_mini" in capsys.readouterr().err
+
+
+def write_video(path: Path, count: int) -> None:
+    written = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    for number in range(count):
+        written.write(np.full((48, 64, 3), 40 + number % 100, np.uint8))
+    written.release()
+
+
+def test_video_prints_where_the_copy_and_the_table_are(tmp_path, capsys):
+    write_video(tmp_path / "video.mp4", 6)
+    copy, table = here(capsys, "video", tmp_path / "video.mp4").splitlines()
+    assert Path(copy).stat().st_size and len(pd.read_csv(table)) == 6
+    said = json.loads(here(capsys, "video", tmp_path / "video.mp4", "--json"))
+    assert said["rows"] == 6 and sum(said["emotions"].values()) == pytest.approx(1)
+    assert said["csv"] == str(tmp_path / "video_emotions_2.csv")
+
+
+def test_export_writes_where_it_is_told(tmp_path, capsys):
+    to = tmp_path / "network"
+    said = json.loads(here(capsys, "export", "savedmodel", "--to", to, "--json"))
+    assert said["path"] == str(to) and (to / "saved_model.pb").exists() and said["difference"] < 1e-3
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "floppy"])
+    assert "choose from" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_no_traceback_and_exit_code_130(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes the call and says nothing
+        address = "http://{}:{}/photos.zip".format(*server.getsockname())
+        command = [sys.executable, "-m", "emo", "prepare", address, "--root", str(tmp_path)]
+        process = subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=os.environ | {"no_proxy": "127.0.0.1"},
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        server.settimeout(60)
+        server.accept()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+
+
+def test_ctrl_c_that_keeps_what_is_done_is_exit_code_130_too(tmp_path, capsys):
+    write_video(tmp_path / "video.mp4", 2000)
+
+    def press():
+        while not (tmp_path / "video_emotions.mp4").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    assert main(["video", str(tmp_path / "video.mp4")]) == 130
+    said = capsys.readouterr()
+    assert "Stopped: what is done is kept." in said.err
+    assert len(pd.read_csv(said.out.splitlines()[1])) < 2000
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_answer_that_nobody_reads_is_no_traceback(tmp_path):
+    write_photos(tmp_path / "photos", 10)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "emo", "prepare", str(tmp_path / "photos"), "--root", str(tmp_path)]
+    said = subprocess.run(command, cwd=PROJECT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert said.returncode == 141
+    assert "Traceback" not in said.stderr and "BrokenPipe" not in said.stderr

@@ -184,6 +184,8 @@ def test_the_badges_lead_to_the_repository_that_the_setup_cell_clones(page):
     repository = re.search(r'"https://github.com/([^"]+)"', setup).group(1)
     links = re.findall(r"colab\.research\.google\.com/github/([^)]+)\)", text_of(page))
     assert sorted(links) == sorted(f"{repository}/blob/main/{name}" for name in NOTEBOOKS)
+    links = re.findall(r"kaggle\.com/kernels/welcome\?src=https://github\.com/([^)]+)\)", text_of(page))
+    assert sorted(links) == sorted(f"{repository}/blob/main/{name}" for name in NOTEBOOKS)
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])

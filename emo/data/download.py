@@ -1,4 +1,4 @@
-"""A dataset from wherever it lies into `data/`: Google Drive, the web, a zip, a folder, the sample set."""
+"""A dataset from where it lies into `data/`: Google Drive, Kaggle, the web, a zip, a folder, the sample."""
 
 import errno
 import re
@@ -29,16 +29,16 @@ from emo.data.manifest import class_names, folders_fault, read_class_names
 from emo.data.set_aside import holds_files, in_the_way, occupied
 from emo.data.sources import Source, arrange, open_source, sha256
 from emo.data.split import known_sizes
-from emo.data.web import download_drive, download_url
+from emo.data.web import download_drive, download_kaggle, download_url
 from emo.data.zip_names import check_encoding
 from emo.errors import UserError
-from emo.paths import COLAB_FILES, SAMPLE_ZIP, Paths
+from emo.paths import NOTEBOOK_FILES, SAMPLE_ZIP, Paths
 
 ORIGINAL_DATASET = "https://drive.google.com/uc?id=1pm86O0t_0caQq3b3Qz5iNI3T77p2o-C1"
 
 
 class _Place(NamedTuple):
-    """A source by its full name, and where it is: a path, a Google Drive id or an address.
+    """A source by its full name, and where it is: a path, a Google Drive id, an address, a Kaggle dataset.
 
     `tried` are the paths at which it was looked for.
     """
@@ -47,6 +47,7 @@ class _Place(NamedTuple):
     path: Path | None = None
     drive_id: str = ""
     url: str = ""
+    kaggle: str = ""
     tried: tuple[Path, ...] = ()
 
 
@@ -55,10 +56,11 @@ def fetch_dataset(
 ) -> dict[str, int]:
     """Put a dataset's photos into `data/train/<class>/…`, and val, test, test_kaggle where it has them.
 
-    `source` is "sample", a Google Drive link or id, the address of a zip, a zip, a folder (it is copied)
-    or a CSV of pixels such as fer2013.csv. A relative path is looked for in the current folder, in and beside
-    `paths.root`, and in the file panel of Colab. Inside it: splits under any usual name, class folders, a
-    list of labels beside the photos, or AffectNet, RAF-DB and FER2013 as they are handed out.
+    `source` is "sample", a Google Drive link or id, "kaggle:owner/name" or the address of that dataset, the
+    address of a zip, a zip, a folder (it is copied) or a CSV of pixels such as fer2013.csv. A relative path
+    is looked for in the current folder, in and beside `paths.root`, in the file panel of Colab and among the
+    inputs of a notebook on Kaggle. Inside it: splits under any usual name, class folders, a list of labels
+    beside the photos, or AffectNet, RAF-DB and FER2013 as they are handed out.
     `encoding` is the code page of the names in a zip that does not say it, such as "cp866"; where it is None,
     it is guessed. Returns the photos in `data/` per folder, e.g. {"train": 900, "val": 180}.
 
@@ -101,13 +103,15 @@ def _locate(source: str, paths: Paths) -> _Place:
     drive_id = re.search(r"(?:/d/|[?&]id=)([\w-]{10,})", source, re.ASCII) if link else None
     if link and not drive_id:
         raise UserError(f"{source} is no link to one Google Drive file; download the zip and pass its path.")
+    if dataset := _kaggle_dataset(source):
+        return _Place(f"kaggle:{dataset}", kaggle=dataset)
     if not link and re.match(r"https?://", source, re.IGNORECASE):
         return _Place(source, url=source)
     if not link and re.match(r"\w+://", source):
         raise UserError(f"{source} is no address that can be fetched; give one of http(s), or a path.")
     if not drive_id:
-        # the notebooks work in the clone, and what Colab's file panel shows lies beside it
-        folders = (Path.cwd(), paths.root, paths.root.parent, *filter(Path.is_dir, [COLAB_FILES]))
+        # the notebooks work in the clone, and what the machine's panel shows lies beside it
+        folders = (Path.cwd(), paths.root, paths.root.parent, *filter(Path.is_dir, NOTEBOOK_FILES))
         try:
             given = Path(source).expanduser()
             tried = tuple(dict.fromkeys((folder / given).resolve() for folder in folders))
@@ -122,6 +126,15 @@ def _locate(source: str, paths: Paths) -> _Place:
         if there or not (drive_id := re.fullmatch(r"([\w-]{25,})", source, re.ASCII)):
             return _Place(str(path), path, tried=tried)
     return _Place(f"https://drive.google.com/uc?id={drive_id[1]}", drive_id=drive_id[1])
+
+
+def _kaggle_dataset(source: str) -> str:
+    """What names a dataset on Kaggle, as "owner/name", perhaps with a version; "" for another source."""
+    page, rest = r"https?://(?:www\.)?kaggle\.com/", r"([\w-]+/[\w-]+(?:/versions/\d+)?)/?(?:[?#].*)?"
+    found = re.fullmatch(rf"(?:kaggle:|{page}datasets/){rest}", source, re.ASCII | re.IGNORECASE)
+    if not found and re.match(rf"kaggle:|{page}", source, re.IGNORECASE):
+        raise UserError(f'{source} names no dataset on Kaggle; give "kaggle:owner/name", as in its address.')
+    return found[1] if found else ""
 
 
 def _check_not_own(place: _Place, paths: Paths) -> None:
@@ -215,6 +228,8 @@ def _opened(place: _Place, paths: Paths, encoding: str | None) -> Iterator[Sourc
         file = download_drive(place.drive_id, place.name, paths.data)
     elif place.url:
         file = download_url(place.url, paths.data)
+    elif place.kaggle:
+        file = download_kaggle(place.kaggle)
     elif not file.exists():
         raise _missing(place)
     try:
@@ -223,7 +238,7 @@ def _opened(place: _Place, paths: Paths, encoding: str | None) -> Iterator[Sourc
     except KeepsDownload:
         raise
     except UserError:
-        if not place.path:  # else every next call would stumble over the same bad file
+        if place.drive_id or place.url:  # else every next call would stumble over the same bad file
             file.unlink()
         raise
 

@@ -1,4 +1,7 @@
-"""What lies in the web: a file on Google Drive, or at any http(s) address, with an end to all waiting."""
+"""What lies in the web: a file on Google Drive, or at any http(s) address, with an end to all waiting.
+
+And a dataset on Kaggle, where kagglehub does the waiting.
+"""
 
 import ctypes
 import errno
@@ -71,6 +74,40 @@ def download_url(url: str, folder: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def download_kaggle(dataset: str) -> Path:
+    """The folder of a dataset on Kaggle, "owner/name", perhaps with "/versions/2". Raises UserError.
+
+    kagglehub downloads it into its own cache, once; in a notebook on Kaggle or Colab it may mount it instead.
+    """
+    try:
+        import kagglehub
+    except ImportError:
+        raise UserError(
+            "Kaggle's datasets need the package kagglehub; run `pip install kagglehub`."
+        ) from None
+    page = f"kaggle.com/datasets/{dataset}"
+    try:
+        return Path(kagglehub.dataset_download(dataset))
+    except Exception as error:  # its own kinds, and those of requests, json and the archives
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 404:
+            raise UserError(
+                f"Kaggle has no dataset {dataset}; copy owner and name from its address."
+            ) from None
+        if status in (401, 403):  # 403 for a name that nobody has, too
+            raise UserError(
+                f"Kaggle does not hand out {dataset} (HTTP {status}): see that {page} is there, agree to its "
+                "terms, and, where it is private, log in with a token (kaggle.com → Settings → API) in "
+                "~/.kaggle/kaggle.json, or in Colab's secrets KAGGLE_USERNAME and KAGGLE_KEY."
+            ) from None
+        raise UserError(
+            f"Kaggle did not send {dataset} ({_reason(error)}); check the connection (in a notebook on "
+            "Kaggle: Settings → Internet), then run this again."
+        ) from None
 
 
 def read_url(url: str, most: int) -> bytes:

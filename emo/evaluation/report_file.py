@@ -98,29 +98,9 @@ def file_stem(report: Report) -> str:
 
 def _to_json(report: Report, made: dict) -> str:
     """Figures first, indented; then the answers, a line per photo."""
-    rest = report.without_duplicates
-    document = {
-        "schema": SCHEMA,
-        "model": report.model,
-        **made,
-        "split": report.split.title if report.split else "",
-        "class_names": list(report.confusion.index),
-        "class_names_assumed": report.names_assumed,
-        **_figures(report),
-        "balanced_accuracy": report.balanced_accuracy,
-        "macro_f1": report.macro_f1,
-        "ece": report.ece,
-        "temperature": report.temperature,
-        "calibrated_ece": report.calibrated_ece,
-        "without_duplicates": rest and _figures(rest),
-        "by_source": None if report.by_source is None else report.by_source.to_dict("index"),
-        "per_class": report.per_class.to_dict("index"),
-        "confusion": report.confusion.to_numpy().tolist(),
-        "coverage": report.coverage.reset_index().to_dict("records"),
-        "reliability": report.reliability.to_dict("records"),
-    }
+    document = {"schema": SCHEMA, **made, **figures(report)}
     table = report.predictions.assign(path=shown_paths(report.predictions.path))
-    if rest:
+    if rest := report.without_duplicates:
         table.insert(1, "duplicate", ~report.predictions.path.isin(rest.predictions.path))
     rows = (json.dumps(row, ensure_ascii=False) for row in table.to_numpy(object).tolist())
     document["columns"] = list(table.columns)
@@ -128,7 +108,30 @@ def _to_json(report: Report, made: dict) -> str:
     return head + ',\n "predictions": [\n  ' + ",\n  ".join(rows) + "\n ]\n}\n"
 
 
-def _figures(report: Report) -> dict:
+def figures(report: Report) -> dict:
+    """Every figure of a report by its name in the JSON file, ready for `json.dumps`; no photo's answer."""
+    rest = report.without_duplicates
+    return {
+        "model": report.model,
+        "split": report.split.title if report.split else "",
+        "class_names": list(report.confusion.index),
+        "class_names_assumed": report.names_assumed,
+        **_accuracy(report),
+        "balanced_accuracy": report.balanced_accuracy,
+        "macro_f1": report.macro_f1,
+        "ece": report.ece,
+        "temperature": report.temperature,
+        "calibrated_ece": report.calibrated_ece,
+        "without_duplicates": rest and _accuracy(rest),
+        "by_source": None if report.by_source is None else report.by_source.to_dict("index"),
+        "per_class": report.per_class.to_dict("index"),
+        "confusion": report.confusion.to_numpy().tolist(),
+        "coverage": report.coverage.reset_index().to_dict("records"),
+        "reliability": report.reliability.to_dict("records"),
+    }
+
+
+def _accuracy(report: Report) -> dict:
     return {"photos": report.photos, "accuracy": report.accuracy, "interval": report.interval}
 
 

@@ -33,7 +33,7 @@ from emo.inference.classifier import Classifier
 from emo.inference.predictor import CHUNK, Predictor, as_sources
 from emo.models.build import copy_in
 from emo.models.saving import save_model
-from emo.paths import free_path
+from emo.paths import free_path, results_beside
 
 ENDINGS = {
     "keras": ".keras",
@@ -224,7 +224,7 @@ def _pictures(classifier: Classifier) -> np.ndarray:
 
 
 def _beside(model: Path, ending: str) -> Path:
-    return model.with_name(model.stem + ending)
+    return results_beside(model) / (model.stem + ending)
 
 
 def _for_export(model: keras.Model, flip: bool) -> keras.Model:

@@ -53,8 +53,8 @@ def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
     and followed in between; with no face a model that was trained without `face_margin` answers for the whole
     frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and duration, without
     sound: at a constant rate, the mean one, and below one per second with each frame repeated. Where it or
-    `<name>_emotions.csv` exists, both get a number. Ctrl-C keeps what is done, whole. Raises UserError for
-    what is no video that can be read.
+    `<name>_emotions.csv` exists, both get a number; the table's `attrs` hold the paths, as "copy" and "csv".
+    Ctrl-C keeps what is done, whole. Raises UserError for what is no video that can be read.
     """
     path = user_path(video)
     fps, total = _measure(path)
@@ -96,6 +96,7 @@ def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
         f"({writer.count:,} frames, {fps:.3g} per second, MPEG-4 without sound: VLC and the like play it, "
         "browsers do not)."
     )
+    table.attrs = {"copy": str(copy), "csv": str(table_path)}
     return table
 
 

@@ -212,6 +212,11 @@ def run_key(plan: Plan) -> str:
     return text.hexdigest()
 
 
+def run_name(plan: Plan) -> str:
+    """A short name for logs of a run: the same where it goes on, another for other settings or photos."""
+    return f"{plan.experiment.name}_{run_key(plan)[:6]}"
+
+
 def key_settings(experiment: Experiment) -> str:
     """The experiment as it was written before its fields were renamed: states of runs killed then go on.
 

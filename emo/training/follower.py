@@ -20,13 +20,14 @@ class Follower(keras.callbacks.Callback):
         said = take_up([*plan.trainer.variables, *plan.trainer.optimizer.variables], None, None)
         progress = Progress.read(said) if said else None
         self.epochs = progress.epochs if progress else []
+        self.diverged = False
         self.resumed_at = (progress.epoch, progress.step) if progress else (0, 0)
 
     def on_epoch_end(self, epoch, logs=None):
         if np.isfinite([logs["loss"], logs["val_loss"]]).all():
             self.epochs.append({"epoch": epoch + 1})
         else:
-            self.model.stop_training = True
+            self.diverged = self.model.stop_training = True
 
     def settle(self) -> None:
         """Nothing was begun to be written."""

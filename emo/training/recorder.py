@@ -48,7 +48,7 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.plan, self.key, self.started = plan, run_key(plan), time.monotonic() - plan.seconds
         self.epochs: list[dict[str, float]] = []
-        self.best, self.resumed_at = -1.0, (0, 0)
+        self.best, self.resumed_at, self.diverged = -1.0, (0, 0), False
         self.done, self.means = 0, {}  # steps of this epoch before it was cut short, their mean metrics
         self.files: RunFiles | None = None
         self.claim = Claim(plan.paths.model, self.key)
@@ -168,9 +168,11 @@ class Recorder(keras.callbacks.Callback):
             self._save_state(self.done + batch + 1, self._epoch_means(logs, batch + 1))
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs | self._epoch_means(logs, self.params["steps"])
+        logs |= self._epoch_means(
+            logs, self.params["steps"]
+        )  # in place: later callbacks see all of the epoch
         if not np.isfinite([logs["loss"], logs["val_loss"]]).all():
-            self.model.stop_training = True
+            self.diverged = self.model.stop_training = True
             return  # a broken epoch has no place in the curve, nor its weights in a file
         accuracy = float(logs["val_accuracy"])
         if accuracy > self.best:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from tqdm.keras import TqdmCallback
 
@@ -18,7 +20,9 @@ from emo.training.recorder import Recorder
 from emo.training.run import Ending, Outcome, Run
 
 
-def train(experiment: Experiment, paths: Paths) -> Run | None:
+def train(
+    experiment: Experiment, paths: Paths, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Run | None:
     """Trains `experiment` on `paths.train`, validates on `paths.val` or on a part split off from training.
 
     The model of the best epoch by validation accuracy goes to `model/` with its learning curve, the run
@@ -26,14 +30,22 @@ def train(experiment: Experiment, paths: Paths) -> Run | None:
     exception, which is raised again. A run that was killed goes on where it was, when the same experiment is
     trained on the same photos again. Of several processes that train together, the first one does all that;
     the others return None. Raises UserError for what the user can repair.
+
+    `callbacks` are called as Keras does, such as `keras.callbacks.TensorBoard(folder)`; one that stops the
+    training ends the run early, as Ctrl-C does. A run that goes on has new ones, which know nothing of what
+    was before. Of several processes the first one's alone are called, so that they may write, and must not
+    stop the training.
     """
-    return train_prepared(prepare_run(experiment, paths))
+    return train_prepared(prepare_run(experiment, paths), callbacks)
 
 
-def train_prepared(plan: Plan) -> Run | None:
+def train_prepared(plan: Plan, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Run | None:
     """`train` of what `prepare_run` gave, once: afterwards its network is the trained one."""
     if plan.trainer.compiled:
         raise UserError("This plan has been trained already; make a new one with prepare_run.")
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise UserError(f"callbacks has {callback!r}, which is none; give those of keras.callbacks.")
     if process():
         return follow(plan)
     recorder, failure = None, None
@@ -48,7 +60,7 @@ def train_prepared(plan: Plan) -> Run | None:
     if failure:
         raise failure
     try:
-        return end_run(plan, recorder, fit(plan, recorder))
+        return end_run(plan, recorder, fit(plan, recorder, callbacks))
     finally:
         recorder.close()
 
@@ -94,12 +106,14 @@ def compile_trainer(plan: Plan) -> None:
     trainer.optimizer.build(trainer.trainable_variables)
 
 
-def fit(plan: Plan, recorder: Recorder | Follower) -> Outcome:
+def fit(
+    plan: Plan, recorder: Recorder | Follower, others: Sequence[keras.callbacks.Callback] = ()
+) -> Outcome:
     """Trains until the last epoch ends or something else ends it; what was begun to be written is written."""
     done = recorder.epochs
     try:
         try:
-            callbacks = run_callbacks(plan, recorder)
+            callbacks = run_callbacks(plan, recorder, others)
             for first, last, start in epoch_spans(plan.experiment.epochs, *recorder.resumed_at):
                 plan.train_set.start = start
                 if not plan.trainer.stop_training:
@@ -111,7 +125,9 @@ def fit(plan: Plan, recorder: Recorder | Follower) -> Outcome:
     except Exception as error:
         error = LostProcess() if is_lost_process(error) else in_words(error, plan.experiment)
         return Outcome(Ending.FAILED, len(done), error)
-    return Outcome(Ending.FINISHED if len(done) == plan.experiment.epochs else Ending.DIVERGED, len(done))
+    if len(done) == plan.experiment.epochs:
+        return Outcome(Ending.FINISHED, len(done))
+    return Outcome(Ending.DIVERGED if recorder.diverged else Ending.INTERRUPTED, len(done))
 
 
 def epoch_spans(epochs: int, epoch: int, step: int) -> list[tuple[int, int, int]]:
@@ -121,10 +137,12 @@ def epoch_spans(epochs: int, epoch: int, step: int) -> list[tuple[int, int, int]
     return [(epoch, epoch + 1, step)] + ([(epoch + 1, epochs, 0)] if epoch + 1 < epochs else [])
 
 
-def run_callbacks(plan: Plan, recorder: Recorder | Follower) -> list[keras.callbacks.Callback]:
-    """What happens around epochs: the order of photos, the record, whose weights validate."""
+def run_callbacks(
+    plan: Plan, recorder: Recorder | Follower, others: Sequence[keras.callbacks.Callback]
+) -> list[keras.callbacks.Callback]:
+    """What happens around epochs: the order of photos, the record, the user's own, whose weights validate."""
     shuffle = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: plan.train_set.shuffle(epoch))
-    callbacks = [shuffle, recorder]
+    callbacks = [shuffle, recorder, *others]
     if plan.experiment.ema:
         callbacks.append(AverageInValidation())
     if plan.experiment.precise_batch_norm:

@@ -1,4 +1,4 @@
-"""The setup cell from an empty folder, with a stand-in `google.colab` and without one."""
+"""The setup cell from an empty folder: in a stand-in Colab, as on Kaggle, and elsewhere."""
 
 import os
 import subprocess
@@ -45,7 +45,8 @@ def published(tmp_path):
     return source
 
 
-def test_in_colab_it_clones_installs_and_says_where_it_is_and_can_run_again(tmp_path, published):
+@pytest.mark.parametrize("kaggle", [False, True])
+def test_hosted_it_clones_installs_and_says_where_it_is_and_can_run_again(tmp_path, published, kaggle):
     folder = tmp_path / "content"
     folder.mkdir()
     # git takes the repository from this disk, pip finds everything installed: no network is needed
@@ -55,24 +56,29 @@ def test_in_colab_it_clones_installs_and_says_where_it_is_and_can_run_again(tmp_
         "GIT_CONFIG_VALUE_0": REPOSITORY,
         "PIP_NO_INDEX": "1",
     }
+    hosted = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"} if kaggle else {}
     again = "\nimport os\nos.chdir('..')\nassert os.path.isdir('emo_classificator')\n"
-    result = run(COLAB + SETUP + again + SETUP + "\nprint(environment)", folder, **offline)
+    told = "\nprint(environment)\nemo.results_folder('.', False)"
+    code = ("" if kaggle else COLAB) + SETUP + again + SETUP + told
+    result = run(code, folder, **offline, **hosted)
     assert result.returncode == 0, result.stderr[-2000:]
     assert (folder / "emo_classificator" / "emo_utils.py").exists()
-    assert "colab=True" in result.stdout
+    assert f"colab={not kaggle}" in result.stdout
     assert "Keras" in result.stdout
-    assert "GPU" in result.stdout
+    assert "GPU" in result.stdout and ("Settings → Accelerator" in result.stdout) is kaggle
+    assert f"this {'Kaggle' if kaggle else 'Colab'} machine and VANISH" in result.stdout
 
 
-def test_in_colab_without_the_repository_the_reason_is_shown(tmp_path):
+def test_without_the_repository_the_reason_is_shown(tmp_path):
     nowhere = {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{(tmp_path / 'nowhere').as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": REPOSITORY,
     }
-    result = run(COLAB + SETUP, tmp_path, **nowhere)
-    assert result.returncode != 0
-    assert "nowhere" in result.stderr
+    result = run(SETUP, tmp_path, KAGGLE_KERNEL_RUN_TYPE="Interactive", **nowhere)
+    assert result.returncode == 1
+    assert "nowhere" in result.stderr and "Traceback" not in result.stderr
+    assert "on Kaggle turn on Settings → Internet" in result.stderr.splitlines()[-1]
 
 
 def test_elsewhere_in_an_empty_folder_it_says_where_to_start(tmp_path):

@@ -1,0 +1,72 @@
+"""`emo prepare`: photos into data/, checked and split, as the prep notebook does it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from emo.commands.shared import add_json, as_json
+from emo.paths import get_paths
+
+
+def add(commands) -> None:
+    """The command's own options and help."""
+    command = commands.add_parser(
+        "prepare",
+        help="fetch labelled photos, check and split them",
+        description="Fetches labelled photos into data/, opens each once, finds duplicates, and writes "
+        "data/split.csv, which says what trains, validates and tests. Nothing that is there is overwritten.",
+    )
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        default="",
+        help='"sample", a Google Drive link, the address of a zip, a .zip, a folder or fer2013.csv; '
+        "without it, what lies in data/ already",
+    )
+    command.add_argument("--root", type=Path, default=Path(), help="the folder that gets data/ (this one)")
+    command.add_argument(
+        "--add",
+        metavar="NAME",
+        help="put it beside the dataset in data/, in the classes of the same meaning, NAME before its files' "
+        "names",
+    )
+    share = {"type": float, "metavar": "SHARE"}
+    command.add_argument(
+        "--val", default=0.2, **share, help="of each class, to validate where there is no data/val (0.2)"
+    )
+    command.add_argument(
+        "--test",
+        default=0.1,
+        **share,
+        help="of each class, to test where there is no data/test (0.1); 0: none",
+    )
+    command.add_argument(
+        "--leave-out-duplicates",
+        action="store_true",
+        help="do not train on what has a duplicate in data/val or data/test",
+    )
+    command.add_argument("--seed", type=int, default=42, help="of the draw (42)")
+    command.add_argument("--encoding", help="of the names in a zip that does not say it, such as cp866")
+    add_json(command, "the counts")
+    command.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> str:
+    """The dataset in one table of counts."""
+    from emo.data.download import fetch_dataset
+    from emo.data.duplicates import find_duplicates
+    from emo.data.manifest import scan_splits
+    from emo.data.split import split_photos, summarize_split
+
+    paths = get_paths(chosen.root)
+    if chosen.source:
+        fetch_dataset(chosen.source, paths, chosen.encoding, chosen.add)
+    photos = scan_splits(paths)
+    duplicates = find_duplicates(photos)
+    split = split_photos(
+        photos, duplicates, paths, chosen.val, chosen.seed, chosen.leave_out_duplicates, test=chosen.test
+    )
+    counts = summarize_split(split, paths)
+    return as_json(counts.to_dict("index")) if chosen.json else counts.to_string()
