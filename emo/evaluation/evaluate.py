@@ -27,7 +27,7 @@ from emo.evaluation.intervals import wilson
 from emo.files import files_below
 from emo.inference.classifier import Classifier, load_classifier, store_temperature
 from emo.inference.predictor import Predictor
-from emo.paths import Paths
+from emo.paths import EMO_MINI, Paths
 from emo.tracking import table as runlog
 
 SURE = 0.9  # of the photos a calibrated model answers, where it may abstain
@@ -297,6 +297,8 @@ def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
     """
     if not isinstance(classifier, Classifier) or "assumed" in classifier.metadata:
         raise UserError(f"{classifier.name} is no .h5 of this project: only such a file can be calibrated.")
+    if classifier.path.resolve() == EMO_MINI:
+        raise UserError(f"{EMO_MINI.name} comes with the project, calibrated: copy it to calibrate it anew.")
     plain = load_classifier(classifier.path)  # without flip
     answers = _validation_answers(plain, paths)
     if answers is None:

@@ -194,7 +194,7 @@ def test_ctrl_c_ends_the_command_and_leaves_no_upload(tmp_path, photo):
             _, said = running.communicate(timeout=60)
         finally:
             running.kill()
-    assert running.returncode == 0 and "Traceback" not in said
+    assert running.returncode == 130 and "Traceback" not in said
     assert list(tmp_path.rglob("*.png")) == []
 
 
