@@ -70,7 +70,7 @@ def executed(tmp_path_factory):
             FACES=True,
             COPIES=1,
         ),
-        TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES),
+        TRAIN: execute(TRAIN, folder, ROOT=str(root), EXPERIMENT="6", CHANGES=CHANGES, TENSORBOARD=True),
     }
     (model,) = (root / "model").glob("*.h5")
     photo = str(source / "test/happy/happy_000.jpg")
@@ -106,6 +106,10 @@ def test_train_leaves_model_curve_and_row_and_shows_them(executed):
     assert "Non-trainable params" in text
     assert model.name in text
     assert pictures(notebooks[TRAIN]) == 3  # class balance, augmented photos, the live curve
+    assert {file.parent.name for file in paths.results.glob("tensorboard/6_*/*/events*")} == {
+        "train",
+        "validation",
+    }
 
 
 def test_test_reports_shows_and_answers(executed):
