@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-TRANSLATED = ("README.md", "model/README.md", "data/README.md", "tools/README.md")
+TRANSLATED = ("README.md", "model/README.md", "data/README.md", "tools/README.md", "emo/README.md")
 RUSSIAN = tuple(page.replace(".md", ".ru.md") for page in TRANSLATED)
 PAGES = (*TRANSLATED, *RUSSIAN, "emo/experiments.md", "images/README.md", "model/emo_mini_fer2013.md")
 NOTEBOOKS = tuple(f"emo_classificator_{name}.ipynb" for name in ("prep_data", "train", "test"))
