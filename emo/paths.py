@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parent
 SHIPPED = _PACKAGE / "shipped"  # of an installed package alone: what lies beside `emo/` in a clone
 PROJECT_ROOT = SHIPPED if SHIPPED.is_dir() else _PACKAGE.parent
 SAMPLE_ZIP = PROJECT_ROOT / "data" / "sample.zip"
-EMO_MINI = PROJECT_ROOT / "model" / "emo_mini_fer2013.h5"  # the one model that comes with the project
+EMO_MINI = PROJECT_ROOT / "model" / "emo_mini.h5"  # the one model that comes with the project
 # what the panel of a Colab machine shows, and the inputs of a notebook on Kaggle
 NOTEBOOK_FILES = (Path("/content"), Path("/kaggle/input"))
 IMAGE_SUFFIXES = (

@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 TRANSLATED = ("README.md", "model/README.md", "data/README.md", "tools/README.md", "emo/README.md")
 RUSSIAN = tuple(page.replace(".md", ".ru.md") for page in TRANSLATED)
-PAGES = (*TRANSLATED, *RUSSIAN, "emo/experiments.md", "images/README.md", "model/emo_mini_fer2013.md")
+PAGES = (*TRANSLATED, *RUSSIAN, "emo/experiments.md", "images/README.md", "model/emo_mini.md")
 NOTEBOOKS = tuple(f"emo_classificator_{name}.ipynb" for name in ("prep_data", "train", "test"))
 MODULES = tuple(path.relative_to(PROJECT).as_posix() for path in sorted((PROJECT / "emo").rglob("*.py")))
 COUNTS = "rows?|lines?|ms|µs|s|photos?|pictures?|probability|unit|folder|dot|number|frames?"

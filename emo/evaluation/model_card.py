@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from emo.data.install import further_datasets
 from emo.data.manifest import count_photos
 from emo.data.split import count_splits
 from emo.errors import UserError
@@ -58,13 +59,16 @@ def _data(classifier: Classifier, paths: Paths) -> dict:
     """What `data/` tells of the photos; nothing where its classes are not the model's."""
     counts = count_photos(paths) if paths.train.is_dir() else pd.DataFrame()
     if set(counts.index) - {"all"} != set(classifier.class_names):
-        return {"counts": None, "record": {}, "split": {}}
+        return {"counts": None, "record": {}, "further": {}, "split": {}}
     try:
         record = json.loads(paths.dataset_record.read_text(encoding="utf-8-sig"))
         record["source"] = _public(record["source"])
     except (OSError, ValueError, TypeError, KeyError):  # none: the photos were placed by hand
         record = {}
-    return {"counts": counts, "record": record, "split": count_splits(paths)}
+    further = {
+        name: entry | {"source": _public(entry["source"])} for name, entry in further_datasets(record).items()
+    }
+    return {"counts": counts, "record": record, "further": further, "split": count_splits(paths)}
 
 
 def _public(source: str) -> str:

@@ -30,7 +30,7 @@ FACE_MARGIN = 0.0
 SUFFIXES = (".h5", ".keras", ".hdf5")  # of saved models
 # of the folder that a .keras may be instead of a zip file, and of TensorFlow's, which is no model here
 MODEL_FOLDERS = ("config.json", "saved_model.pb")
-EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem, "emo_mini")
+EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem)
 LISTED = 8  # models that a message names
 BATCH = 64  # pictures that the network answers at a time, where they fit into memory
 
@@ -222,7 +222,7 @@ def find_model(model: str | Path, folder: Path) -> Path:
     if passed_over:
         print(f"Passed over in {folder}: {', '.join(passed_over)}; give a file's name to open it.")
     if not found:
-        print(f"No model of yours in {folder} yet: this is {EMO_MINI.name}, trained on FER2013's faces.")
+        print(f"No model of yours in {folder} yet: this is {EMO_MINI.name}, which comes with the project.")
         return EMO_MINI
     return found[0]
 

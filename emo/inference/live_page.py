@@ -221,7 +221,7 @@ def _rate(times: Sequence[float]) -> str:
 
 def _abstain_below(classifier: Predictor) -> float:
     """The confidence below which the model's file says not to name an emotion; 0 where it says nothing."""
-    return classifier.metadata.get("abstain_below") or 0.0
+    return round(classifier.metadata.get("abstain_below") or 0.0, 2)
 
 
 def _named(classifiers) -> dict[str, Predictor]:

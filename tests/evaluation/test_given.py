@@ -25,7 +25,7 @@ def test_what_is_there_or_empty_passes(paths, mine, capsys):
         check_given(
             paths,
             MODEL="emo_mini",
-            ENSEMBLE=f"{mine}/a.h5, emo_mini_fer2013",
+            ENSEMBLE=f"{mine}/a.h5, emo_mini",
             PHOTO=photo,
             VIDEO=f"{mine}/video.mp4",
             TEST_FOLDER=str(mine),

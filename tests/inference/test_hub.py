@@ -203,14 +203,12 @@ def test_the_projects_own_models_are_uploaded_by_one_command(hub, monkeypatch, c
     monkeypatch.setattr(sys, "argv", ["tools.publish", "owner", "--dry-run"])
     publish.main()
     said = capsys.readouterr().out
-    assert "hf://owner/emo_mini_fer2013\n" in said and "license: other" in said and "value: 0.665" in said
+    assert "hf://owner/emo_mini\n" in said and "license: other" in said and "value: 0.639" in said
     assert hub.asked == []
     monkeypatch.setattr(sys, "argv", ["tools.publish", "owner"])
     publish.main()
-    assert set(hub.files("owner/emo_mini_fer2013")) == {
-        *("emo_mini_fer2013.h5", "emo_mini_fer2013.png", "README.md", "SHA256SUMS")
-    }
-    assert load_classifier("hf://owner/emo_mini_fer2013").path.read_bytes() == EMO_MINI.read_bytes()
+    assert set(hub.files("owner/emo_mini")) == {*("emo_mini.h5", "emo_mini.png", "README.md", "SHA256SUMS")}
+    assert load_classifier("hf://owner/emo_mini").path.read_bytes() == EMO_MINI.read_bytes()
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(SystemExit) as ended:
         publish.main()

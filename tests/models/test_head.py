@@ -32,7 +32,7 @@ def test_classes_of_the_same_emotion_start_from_the_file_whatever_they_are_calle
         np.testing.assert_array_equal(kernel[:, place], outputs(known)[0][:, theirs])
         assert bias[place] == outputs(known)[1][theirs]
     np.testing.assert_array_equal(kernel[:, 1], before[:, 1])
-    assert "emo_mini_fer2013.h5 as well, which knows 3 of 4 classes" in capsys.readouterr().out
+    assert "emo_mini.h5 as well, which knows 3 of 4 classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

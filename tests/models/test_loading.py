@@ -77,7 +77,7 @@ def assert_answers(classifier, name: str, tolerance=1e-4):
 
 def change_config(file: Path, change) -> Path:
     """`change(config)` alters the network's config in the file, or gives another."""
-    if file.suffix == ".keras":
+    if Path(file).suffix == ".keras":
         config = json.loads(member(file, "config.json"))
         return with_members(file, **{"config.json": json.dumps(change(config) or config)})
     with h5py.File(file, "a") as h5:

@@ -139,7 +139,7 @@ def test_a_photo_is_answered_though_the_labels_in_data_are_not_the_models(execut
     photo = str(tmp_path / "data/test/happy/happy_000.jpg")
     notebook = execute(TEST, tmp_path, ROOT=str(tmp_path), MODEL="emo_mini", PHOTO=photo)
     text = printed(notebook)
-    assert "labelled anger, but emo_mini_fer2013.h5 knows only angry, disgust" in text
+    assert "labelled anger, but emo_mini.h5 knows only angry, disgust" in text
     assert pictures(notebook) == 1  # my photo
     assert (tmp_path / "predictions.csv").read_text(encoding="utf-8-sig").count("\n") == 4
     assert list((tmp_path / "model").iterdir()) == []
