@@ -144,12 +144,13 @@ def test_json_round_trip():
 def test_what_was_written_before_fields_were_renamed_is_read():
     """A `.h5` of that time (row 17's), and a row with each of the older names."""
     old = json.loads(
-        '{"name": "emo_mini", "backbone": "emo_mini", "head": ["avg_pool", "dropout 0.4"], "optimizer": "adamw", '
-        '"learning_rate": 0.002, "momentum": 0.0, "weight_decay": 0.05, "schedule": "cosine", '
-        '"warmup_epochs": 1, "loss": "categorical_crossentropy", "label_smoothing": 0.1, "average": 0.998, '
-        '"augment": true, "augment_strength": 0.7, "use_augmented_copy": false, "relabel": true, "views": 0, '
-        '"epochs": 32, "unfreeze": "all", "weights": null, "face_margin": null, "image_size": 48, '
-        '"batch_size": 64, "precision": "auto", "seed": 42}'
+        '{"name": "emo_mini", "backbone": "emo_mini", "head": ["avg_pool", "dropout 0.4"], '
+        '"optimizer": "adamw", "learning_rate": 0.002, "momentum": 0.0, "weight_decay": 0.05, '
+        '"schedule": "cosine", "warmup_epochs": 1, "loss": "categorical_crossentropy", '
+        '"label_smoothing": 0.1, "average": 0.998, "augment": true, "augment_strength": 0.7, '
+        '"use_augmented_copy": false, "relabel": true, "views": 0, "epochs": 32, "unfreeze": "all", '
+        '"weights": null, "face_margin": null, "image_size": 48, "batch_size": 64, "precision": '
+        '"auto", "seed": 42}'
     )
     experiment = Experiment.from_json(json.dumps(old))
     assert experiment.ema == old["average"] > 0
