@@ -110,7 +110,7 @@ def _to_json(report: Report, made: dict) -> str:
 
 def figures(report: Report) -> dict:
     """Every figure of a report by its name in the JSON file, ready for `json.dumps`; no photo's answer."""
-    rest = report.without_duplicates
+    rest, by_source = report.without_duplicates, report.by_source
     return {
         "model": report.model,
         "split": report.split.title if report.split else "",
@@ -123,7 +123,7 @@ def figures(report: Report) -> dict:
         "temperature": report.temperature,
         "calibrated_ece": report.calibrated_ece,
         "without_duplicates": rest and _accuracy(rest),
-        "by_source": None if report.by_source is None else report.by_source.to_dict("index"),
+        "by_source": None if by_source is None else by_source.to_dict("index"),
         "per_class": report.per_class.to_dict("index"),
         "confusion": report.confusion.to_numpy().tolist(),
         "coverage": report.coverage.reset_index().to_dict("records"),

@@ -16,7 +16,7 @@ from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_image
 from emo.errors import UserError, is_out_of_memory
 from emo.files import told, user_path
-from emo.inference.hub import fetch, is_address
+from emo.inference.hub import LISTED, SUFFIXES, fetch, is_address
 from emo.inference.predictor import Predictor
 from emo.models.loading import read_model, rebuild
 from emo.models.saved_facts import find_facts
@@ -27,11 +27,9 @@ from emo.paths import EMO_MINI
 # of a model trained on whole photos: FER2013's are as large as the face that find_faces sees in them
 # (371 of 400 drawn at random: median of photo / face 0.98, half of them 0.89–1.06)
 FACE_MARGIN = 0.0
-SUFFIXES = (".h5", ".keras", ".hdf5")  # of saved models
 # of the folder that a .keras may be instead of a zip file, and of TensorFlow's, which is no model here
 MODEL_FOLDERS = ("config.json", "saved_model.pb")
 EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem)
-LISTED = 8  # models that a message names
 BATCH = 64  # pictures that the network answers at a time, where they fit into memory
 
 

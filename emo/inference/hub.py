@@ -19,7 +19,7 @@ from emo.models.saved_file import CONFIG, WEIGHTS
 REPO = r"[\w.-]+/[\w.-]+"
 # a Path has lost one of the slashes
 ADDRESS = re.compile(rf"hf:/{{1,2}}(?P<repo>{REPO})(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
-SUFFIXES = (".h5", ".keras", ".hdf5")
+SUFFIXES = (".h5", ".keras", ".hdf5")  # of saved models
 SUMS = "SHA256SUMS"  # as the command sha256sum writes and checks it
 SUM = re.compile(r"^([0-9a-f]{64}) [ *](.+)$", re.MULTILINE)
 LISTED = 8  # models that a message names
