@@ -45,6 +45,15 @@ def run(code, **environment) -> str:
     return output
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """What one process has compiled the others take from a folder: most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     paths = get_paths(tmp_path_factory.mktemp("jax"))
@@ -210,7 +219,7 @@ def test_two_processes_give_the_losses_of_one_and_one_row(tmp_path):
     processes = together(paths)
     outputs = [process.communicate(timeout=400) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "Process 1 of 2" in outputs[0][0] and "Process 2 of 2" in outputs[1][0]
+    assert "Process 1 of 2" in outputs[0][1] and "Process 2 of 2" in outputs[1][1]
     rows = read_table(paths)
     assert list(rows.state[rows.state != ""]) == ["finished"]
     files = [file.name for file in paths.model.iterdir()]
@@ -219,7 +228,7 @@ def test_two_processes_give_the_losses_of_one_and_one_row(tmp_path):
     at = next(place for place, line in enumerate(lines) if line.strip().startswith("accuracy"))
     curve = [line.split()[1:] for line in lines[at + 2 : at + 4]]  # the second line names the index
     for name, two in zip(lines[at].split(), zip(*curve, strict=True), strict=True):
-        np.testing.assert_allclose(np.array(two, float), one[name], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(np.array(two, float), one[name], rtol=1e-3, err_msg=name)  # rounded sums
 
 
 def test_a_process_that_dies_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_path):

@@ -272,6 +272,7 @@ def test_where_a_batch_does_not_fit_fewer_pictures_go_at_a_time(classifier):
 def test_where_one_picture_does_not_fit_it_is_said():
     """3 PB for one feature map, which no machine can even address."""
     large = brightness(lambda x: layers.UpSampling2D(2**16)(layers.Conv2D(3, 3, padding="same")(x)), 256)
+    large.batch_size = 1  # else halved from 64: TensorFlow waits 10 s for memory each time
     for ask in (large.predict, lambda image: grad_cam(large, image, "dark")):
         with pytest.raises(UserError, match=r"more memory than is free for one picture of 256 px") as told:
             ask(np.zeros((20, 20, 3), np.uint8))

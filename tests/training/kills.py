@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tests.tiny  # noqa: F401 -- a backbone
 from emo.experiments import Experiment
 from emo.paths import Paths
 

@@ -7,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+import tests.tiny  # noqa: F401 -- a backbone
 from emo.errors import UserError
 from emo.experiments import Experiment
 from emo.training import checkpoint
@@ -15,7 +16,7 @@ from emo.training.train import train
 
 # on photos, with an average of weights
 TINY = Experiment(
-    "tiny", "emo_mini", ("avg_pool",), "adam", 1e-3, ema=0.9, epochs=3, unfreeze="all", weights=None,
+    "tiny", "tiny", ("avg_pool",), "adam", 1e-3, ema=0.9, epochs=3, unfreeze="all", weights=None,
     image_size=48, batch_size=8, precision="float32",
 )  # fmt: skip
 

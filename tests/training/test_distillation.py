@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.image_io import load_images
 from emo.data.manifest import class_names
 from emo.errors import UserError
@@ -24,7 +25,7 @@ from tests.fixtures import COLORS, write_photos
 
 NAMES = tuple(COLORS)
 TINY = Experiment(
-    "tiny", "vgg16", ("avg_pool",), "adam", 3e-4, weights=None, unfreeze="all", augment=True, image_size=32,
+    "tiny", "tiny", ("avg_pool",), "adam", 3e-4, weights=None, unfreeze="all", augment=True, image_size=32,
     batch_size=4, epochs=6, precision="float32",
 )  # fmt: skip
 

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import get_experiment
 from emo.training.label_audit import audit_labels, out_of_fold, rank_labels
 from tests.fixtures import write_photos
 
-EXPERIMENT = get_experiment("6", backbone="resnet50", weights=None, image_size=32)
+EXPERIMENT = get_experiment("6", backbone="tiny", weights=None, image_size=32)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 
+import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment
@@ -33,7 +34,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 # whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization; and
 # all that is drawn anew in each epoch
 RUN = Experiment(
-    "tiny", "emo_mini", ("avg_pool", "dropout 0.5", "dense 8"), "adamw", 1e-3, weight_decay=0.01,
+    "tiny", "tiny", ("avg_pool", "dropout 0.5", "dense 8"), "adamw", 1e-3, weight_decay=0.01,
     schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, ema=0.9, class_balance=0.5, augment=True,
     color_jitter=0.3, random_erasing=0.5, mix="cutmix", epochs=4,
     unfreeze="all", precise_batch_norm=True, weights=None, image_size=48, batch_size=2, precision="float32",
@@ -252,6 +253,7 @@ def test_another_experiment_leaves_the_unfinished_run_alone(killed, capsys):
 
 def test_a_run_that_another_process_trains_is_refused_and_other_seeds_are_not(dataset):
     run = [sys.executable, "-c", f"""
+import tests.tiny
 from emo.experiments import Experiment; from emo.paths import get_paths
 from emo.training.train import train
 train(Experiment.from_json({RUN.to_json()!r}), get_paths({str(dataset.root)!r}))

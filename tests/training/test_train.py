@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import EXPERIMENTS, PRECISIONS, Experiment, get_experiment
@@ -39,7 +40,7 @@ from tests.fixtures import write_photos
 
 TINY = get_experiment(
     "6",
-    backbone="vgg16",
+    backbone="tiny",
     weights=None,
     unfreeze="all",
     image_size=32,
@@ -75,7 +76,7 @@ def disk_full(*_arguments):
 def start_training(experiment, paths, first="", **environment):
     """`train` in a process of its own that begins with the code `first`, and whose output is the run."""
     code = (
-        f"{first}\n"
+        f"{first}\nimport tests.tiny;"
         "from emo.experiments import Experiment; from emo.paths import get_paths;"
         "from emo.training.train import train;"
         f"print(train(Experiment.from_json({experiment.to_json()!r}), get_paths({str(paths.root)!r})))"
@@ -99,7 +100,7 @@ def wait_until(ready):
 def test_a_run_leaves_the_best_model_its_curve_and_a_row(finished):
     run, paths = finished
     accuracy = f"{100 * run.val_accuracy:.0f}"
-    name = rf"emo_classificator_best_\d{{12}}_vgg16_e2_aug1_acc{accuracy}"
+    name = rf"emo_classificator_best_\d{{12}}_tiny_e2_aug1_acc{accuracy}"
     assert re.fullmatch(name, run.model_path.stem)
     assert sorted(file.name for file in paths.model.iterdir()) == [run.model_path.name, run.curve_path.name]
     with Image.open(run.curve_path) as curve:
@@ -357,9 +358,8 @@ def test_ctrl_c_keeps_the_best_model_and_logs_the_row(dataset):
 
 @pytest.mark.parametrize("views", [0, 1])
 def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
-    small = dataclasses.replace(TINY, backbone="emo_mini", image_size=48)  # a CPU takes minutes for VGG16's
-    unfreeze = "block4" if views else "all"
-    experiment = dataclasses.replace(small, precision="mixed_float16", views=views, unfreeze=unfreeze)
+    unfreeze = "block2" if views else "all"
+    experiment = dataclasses.replace(TINY, precision="mixed_float16", views=views, unfreeze=unfreeze)
     # as on a GPU; with one thread between operations no two of them can wait for each other
     allowed = "from emo.training import plan; plan.dtype_policy = lambda precision: precision"
     process = start_training(experiment, dataset, allowed, TF_NUM_INTEROP_THREADS="1")
@@ -371,14 +371,14 @@ def test_half_precision_trains_and_the_file_is_plain_float32(dataset, views):
     assert row.state == "finished"
     classifier = load_classifier(dataset.model / row.model_file)
     assert classifier.metadata["computed_in"] == "mixed_float16"
-    network = classifier.model.get_layer("emo_mini")
+    network = classifier.model.get_layer("tiny")
     assert {layer.compute_dtype for layer in (*classifier.model.layers, *network.layers)} == {"float32"}
 
 
 def test_what_was_saved_predicts_as_the_half_precision_network_within_a_hundredth(dataset):
     with computing_in("mixed_float16"):
         network = build_model(TINY, 3)
-    assert network.get_layer("vgg16").layers[1].compute_dtype == "float16"
+    assert network.get_layer("tiny").layers[1].compute_dtype == "float16"
     assert network.layers[-1].compute_dtype == "float32"
     writer = async_writer.Writer()
     saver = checkpoint.BestModel(network, dataset.model / "model.h5", network.weights, writer)
@@ -421,6 +421,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+import tests.tiny
 """
 
 
@@ -441,9 +442,9 @@ ALIKE = dataclasses.replace(TINY, head=("avg_pool",), optimizer="sgd", learning_
         pytest.param(
             dataclasses.replace(ALIKE, color_jitter=0.3, random_erasing=0.5, mix="cutmix"), id="whole"
         ),
-        pytest.param(dataclasses.replace(ALIKE, unfreeze="block5", views=1), id="behind frozen layers"),
+        pytest.param(dataclasses.replace(ALIKE, unfreeze="block2", views=1), id="behind frozen layers"),
         pytest.param(
-            dataclasses.replace(ALIKE, backbone="emo_mini", image_size=48, precise_batch_norm=True),
+            dataclasses.replace(ALIKE, precise_batch_norm=True),
             id="precise BatchNormalization",
         ),
     ],
@@ -613,7 +614,7 @@ def test_memory_that_runs_out_is_one_sentence_and_the_best_model_is_kept(dataset
     [
         ({}, "try batch_size=4"),
         ({"image_size": 128}, "try batch_size=4 or image_size=64"),
-        ({"batch_size": 2}, "smaller backbone"),
+        ({"batch_size": 2, "image_size": 16}, "smaller backbone"),
     ],
 )  # fmt: skip
 def test_memory_that_runs_out_in_the_first_step_says_what_to_halve(dataset, monkeypatch, asked, advice):
@@ -655,7 +656,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_sentence(dataset, full_disk):
     full = get_paths(dataset.root, full_disk.folder)
     full_disk.fill()
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make room"):
-        train(dataclasses.replace(TINY, backbone="emo_mini", image_size=48, epochs=1), full)
+        train(dataclasses.replace(TINY, epochs=1), full)
     assert list(full.model.iterdir()) == []
 
 

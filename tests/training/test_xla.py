@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tests.tiny  # noqa: F401 -- a backbone
 from emo.backend import is_jax
 from emo.errors import UserError
 from emo.experiments import get_experiment
@@ -22,6 +23,7 @@ SMALL = {"weights": None, "batch_size": 8, "epochs": 1, "warmup_epochs": 0, "pre
 # up in another order grows with each step, in AdamW's first ones from nothing to whole ones.
 SLOW = SMALL | {"optimizer": "sgd", "learning_rate": 1e-4, "momentum": 0.9, "weight_decay": 0.0}
 MINI = get_experiment("emo_mini", **SLOW | {"head": ("avg_pool",)})
+TINY = dataclasses.replace(MINI, backbone="tiny")
 
 
 class Losses(keras.callbacks.Callback):
@@ -50,7 +52,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(photos):
     """A finished model of another picture size."""
-    run = train(dataclasses.replace(MINI, image_size=64), photos)
+    run = train(dataclasses.replace(TINY, image_size=64), photos)
     return str(run.model_path)
 
 
@@ -67,19 +69,29 @@ def losses(experiment, paths, xla, monkeypatch):
 @pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(MINI, id="emo_mini"),
+        pytest.param(MINI, id="emo_mini", marks=pytest.mark.slow),
         pytest.param(
-            dataclasses.replace(MINI, color_jitter=0.3, random_erasing=0.5, mix="cutmix", class_balance=1),
-            id="emo_mini with all augmentation",
+            dataclasses.replace(TINY, color_jitter=0.3, random_erasing=0.5, mix="cutmix", class_balance=1),
+            id="all augmentation",
         ),
-        pytest.param(get_experiment("12", image_size=64, **SLOW | {"learning_rate": 1e-6}), id="resnet50"),
-        pytest.param(get_experiment("2", image_size=32, augment=True, unfreeze="block5", **SLOW), id="vgg16"),
+        pytest.param(
+            get_experiment("12", image_size=64, **SLOW | {"learning_rate": 1e-6}),
+            id="resnet50",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            get_experiment("2", image_size=32, augment=True, unfreeze="block5", **SLOW),
+            id="vgg16",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             get_experiment("finetune", unfreeze="block13", image_size=71, **SLOW | {"head": ("avg_pool",)}),
             id="xception",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
-            get_experiment("4", image_size=71, augment=True, views=1, **SLOW), id="a head on cached features"
+            get_experiment("4", backbone="tiny", image_size=48, augment=True, views=1, **SLOW),
+            id="a head on cached features",
         ),
     ],
 )
@@ -96,7 +108,7 @@ def test_xla_compiles_a_recipe_as_it_stands(photos, monkeypatch):
 
 
 def test_xla_gives_the_losses_of_distillation(photos, teacher, monkeypatch):
-    taught = dataclasses.replace(MINI, teacher=teacher, teacher_weight=0.5)
+    taught = dataclasses.replace(TINY, teacher=teacher, teacher_weight=0.5)
     without, compiled = (losses(taught, photos, xla, monkeypatch) for xla in (False, True))
     np.testing.assert_allclose(compiled[:20], without[:20], rtol=1e-4)
 
@@ -120,7 +132,7 @@ def test_a_run_decides_by_itself_whether_xla_pays(changes, steps, devices_here, 
 def test_a_long_run_on_a_gpu_says_that_it_compiles_and_shows_it(photos, monkeypatch, capfd):
     monkeypatch.setattr(devices, "accelerators", lambda: ["H100"])
     monkeypatch.setattr(devices, "XLA_STEPS", 20)
-    plan = prepare_run(MINI, photos)
+    plan = prepare_run(TINY, photos)
     assert plan.xla and "XLA compiles the step first" in capfd.readouterr().out
     compile_trainer(plan)
     fit_epochs(plan, 0, 1, [])
