@@ -59,7 +59,7 @@ def test_a_saved_model_opens_here_and_with_plain_keras_and_predicts_the_same(exp
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float64"])
 def test_pictures_of_any_dtype_give_the_same_answers(dtype):
-    model = build_model(small(), 3)
+    model = build_model(small("2"), 3)
     expected = model.predict(PICTURES.astype("float32"), verbose=0)
     np.testing.assert_allclose(model.predict(PICTURES.astype(dtype), verbose=0), expected, atol=1e-6)
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import tests.tiny  # noqa: F401 -- a backbone
 import tools.ablate
 from emo.data.split import training_manifests
 from emo.errors import UserError
@@ -21,7 +22,7 @@ from tools.ablate import Ablation, ablate, choose, list_variants, plot, report, 
 TINY = {
     "emo_mini": Ablation(
         photos=12,
-        base={"epochs": 1, "warmup_epochs": 0.0, "batch_size": 4},
+        base={"backbone": "tiny", "epochs": 1, "warmup_epochs": 0.0, "batch_size": 4},
         variants=({"no augmentation": {"augment": False}},),
     )
 }
@@ -111,7 +112,7 @@ def test_what_overlaps_is_noise(logged, tmp_path):
     }
     text = report(summary, 3)
     assert "| finetune: no augmentation | `augment=False` | 41.0 (40.0–42.0) | −10.0 | worse |" in text
-    base = "epochs=3, ema=0.95, image_size=72, unfreeze=block5"
+    base = "epochs=3, ema=0.95, image_size=72, unfreeze=block5, precise_batch_norm=False"
     assert f"| finetune: base | `{base}` | 51.0 (50.0–52.0) |  | base |" in text
     assert "| finetune: balanced classes | `class_balance=1` | 52.0 | +2.0 | better |" in text
     assert "part by luck in 10% of cases" in text
