@@ -30,7 +30,7 @@ from emo.errors import UserError
 from emo.files import write_text
 from emo.paths import Paths
 
-RECIPE = 1  # counts the changes of how faces are found: those kept by an older one are found anew
+RECIPE = 2  # counts the changes of how faces are found: those kept by an older one are found anew
 WHOLE = Crop(side=1.25)  # the photo with room around it, as a face may fill it
 VIEW = 160  # pixels a side of what the detector sees; it finds faces from 20 on: a sixth of the photo's side
 ALL_VIEW = 800  # the same where every face is wanted: a thirtieth of the photo's side
@@ -42,6 +42,9 @@ GLANCE_VIEW = 256  # pixels a side in one quick look: faces from a thirteenth of
 FILLS = 0.8  # of the photo's longer side: a face beyond it gets smaller by a crop with any usual margin
 FRAME = Crop()  # without room around it: a face fills no frame as it fills a photo
 BATCH = 64  # views at a time
+# Of the detector's last network: the package's own, and what is enough where that shows no face. Chosen by
+# `tools.bench.embedded`, which counts the faces that are found and what is wrongly taken for one.
+SURE, LESS_SURE = 0.8, 0.4
 SIDES = (None, 24, 48)  # pixels a side of what MTCNN's three networks take
 CHUNK = 256  # photos after which those found are kept
 Found = tuple[int, float, float, float, float, str]  # a row of `find_faces` without its path
@@ -147,6 +150,23 @@ def _find(
 ) -> tuple[list[list[Crop]], list[str]]:
     """The faces of each picture, the largest first, and why the picture cannot be read, or "".
 
+    Where no face is surely there, one that may be is taken.
+    """
+    found, problems = _search(pictures, size, several, closer_to_all, SURE)
+    missing = [
+        i for i, (faces, problem) in enumerate(zip(found, problems, strict=True)) if not (faces or problem)
+    ]
+    again, _ = _search([pictures[index] for index in missing], size, several, closer_to_all, LESS_SURE)
+    for index, faces in zip(missing, again, strict=True):
+        found[index] = faces
+    return found, problems
+
+
+def _search(
+    pictures: Sequence, size: int, several: float, closer_to_all: bool, sure: float
+) -> tuple[list[list[Crop]], list[str]]:
+    """`_find` of faces that the detector is at least so sure of.
+
     Three looks: at the whole picture, at it turned where no face was seen, and at the face itself; at each of
     several only with `closer_to_all`.
     """
@@ -164,7 +184,7 @@ def _find(
         faces = []
         for start in range(0, len(views), BATCH):
             part = slice(start, start + BATCH)
-            faces += _detect(np.stack(views[part]), crops[part], several)
+            faces += _detect(np.stack(views[part]), crops[part], several, sure)
         return faces
 
     with ThreadPoolExecutor() as pool:  # for the decoding; TensorFlow uses all cores by itself
@@ -198,7 +218,7 @@ def _row(faces: list[Crop], problem: str) -> Found:
     return 1, x, y, side, round(faces[0].angle, 1), problem
 
 
-def _detect(views: np.ndarray, crops: list[Crop], several: float) -> list[list[Crop]]:
+def _detect(views: np.ndarray, crops: list[Crop], several: float, sure: float = SURE) -> list[list[Crop]]:
     """The faces of at least `several` times the largest one's side in each view, the largest first, as crops.
 
     `views`: (n, size, size, 3) uint8, each what `crops` tells of its picture.
@@ -209,7 +229,9 @@ def _detect(views: np.ndarray, crops: list[Crop], several: float) -> list[list[C
     tf = need_tensorflow("Faces are found")
     with tf.device("CPU"):  # the same faces on every machine
         for stage in _detector().stages:  # MTCNN.detect_faces fails where a stage leaves no candidate
-            boxes = stage(bboxes_batch=boxes, images_normalized=normalized, images_oshapes=shapes)
+            boxes = stage(
+                bboxes_batch=boxes, images_normalized=normalized, images_oshapes=shapes, threshold_onet=sure
+            )
             if not len(boxes):
                 break
     found = [[] for _ in views]

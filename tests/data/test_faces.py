@@ -13,7 +13,7 @@ import pytest
 import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from emo.data import faces
 from emo.data.faces import face_crops, find_faces, summarize_faces
@@ -85,6 +85,14 @@ def test_photos_with_no_face_or_several_stay_whole_and_are_counted(tmp_path):
     crops = face_crops(found, margin=0.3)
     assert [crop is None for crop in crops] == [True, True, True, False, True]
     assert crops[3].x < -0.1  # the large one, on the left
+
+
+def test_a_face_that_is_hard_to_see_is_found_and_what_is_none_is_not():
+    sharp, _ = hopper()
+    found = find_faces([sharp, sharp.filter(ImageFilter.GaussianBlur(19)), FLOWER, TEMPLE])
+    assert list(found.faces) == [1, 1, 0, 0]
+    assert np.hypot(*found[["x", "y"]].diff().iloc[1]) < 0.05
+    assert found.side[1] == pytest.approx(found.side[0], rel=0.2)
 
 
 def test_where_faces_fill_their_photos_it_is_said_that_a_crop_shrinks_them():
