@@ -91,6 +91,22 @@ def test_what_is_not_there_is_one_sentence(arguments, sentence, capsys):
     assert said.out == "" and sentence in said.err.splitlines()[-1]
 
 
+def test_a_third_party_model_is_told_what_it_does_not_say(tmp_path, capsys):
+    write_photos(tmp_path, 1, ("happy",))
+    photo, model = next(tmp_path.rglob("*.jpg")), PROJECT / "tests/files/keras2_grey.h5"
+    ask = ["predict", photo, "--json", "--model", model]
+    assert main([*map(str, ask)]) == 2
+    assert "pass --class-names, a list or a file" in (told := capsys.readouterr().err)
+    assert "; --preprocessing, how they were prepared: none, rescale, tf." in told
+    names = list("abcdefg")
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    for given in (", ".join(names), tmp_path / "names.txt"):
+        (answer,) = json.loads(here(capsys, *ask, "--preprocessing", "tf", "--class-names", given))
+        assert list(answer)[-7:] == names
+    assert main([*map(str, ask), "--preprocessing", "tf", "--class-names", "a,b"]) == 2
+    assert "7 outputs but 2 class names (as given): pass --class-names, 7 names" in capsys.readouterr().err
+
+
 def test_help_and_version_come_at_once():
     code = (
         "import sys; from emo.__main__ import main\n"

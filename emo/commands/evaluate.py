@@ -39,7 +39,7 @@ def run(chosen: argparse.Namespace) -> str:
     """The figures and a row per class; where a report was asked for, its path in the last line."""
     from emo.evaluation.report_file import figures, save_report
 
-    report = _measured(user_path(chosen.folder), open_model(chosen.model))
+    report = _measured(user_path(chosen.folder), open_model(chosen))
     page = save_report(report, chosen.report) if chosen.report else None
     if chosen.json:
         return as_json(figures(report) | ({"report": page} if page else {}))

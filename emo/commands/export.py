@@ -38,7 +38,7 @@ def run(chosen: argparse.Namespace) -> str:
     """The path of what was written."""
     from emo.inference.export import export_model
 
-    written = export_model(open_model(chosen.model), chosen.format, chosen.to, chosen.photos)
+    written = export_model(open_model(chosen), chosen.format, chosen.to, chosen.photos)
     if not chosen.json:
         return str(written.path)
     told = {"format": written.kind, "path": written.path}

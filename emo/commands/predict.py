@@ -48,7 +48,7 @@ def _answers(chosen: argparse.Namespace):
     from emo.inference.photo import classify_faces
     from emo.inference.predictor import as_sources
 
-    classifier = open_model(chosen.model)
+    classifier = open_model(chosen)
     if not Path(chosen.photo).is_dir():
         answers = classify_faces(classifier, chosen.photo).answers.reset_index()
         answers.insert(0, "path", chosen.photo)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from emo.errors import UserError
 
 if TYPE_CHECKING:
     from emo.inference.classifier import Classifier
 
+KEYWORD = r"\b(class_names|image_size|preprocessing)=(?!\w)"  # to pass; not one that was passed
+
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """The option `--model`."""
+    """The option `--model`, and those that tell what a third-party file does not."""
     command.add_argument(
         "--model",
         default="emo_mini",
         help="a .h5 or .keras, its name in model/, or hf://owner/name (emo_mini, which comes along)",
+    )
+    facts = command.add_argument_group("what a third-party model does not say itself")
+    facts.add_argument("--class-names", metavar="A,B,…|FILE", help="in the order of its outputs")
+    facts.add_argument("--image-size", type=int, metavar="PX", help="the side of the pictures it takes")
+    facts.add_argument(
+        "--preprocessing", metavar="MODE", help="how they were prepared: none, rescale, tf, caffe or torch"
     )
 
 
@@ -25,11 +36,19 @@ def add_json(command: argparse.ArgumentParser, what: str = "the answer") -> None
     command.add_argument("--json", action="store_true", help=f"print {what} as JSON")
 
 
-def open_model(name: str) -> Classifier:
-    """The classifier that `--model` names. Raises UserError."""
+def open_model(chosen: argparse.Namespace) -> Classifier:
+    """The classifier that `--model` names. Raises UserError in the words of the command line."""
     from emo.inference.classifier import find_model, load_classifier
 
-    return load_classifier(find_model(name, Path("model")))
+    names = chosen.class_names
+    names = [name.strip() for name in names.split(",")] if names and "," in names else names
+    file = find_model(chosen.model, Path("model"))
+    try:
+        return load_classifier(file, names, chosen.image_size, chosen.preprocessing)
+    except UserError as error:
+        raise UserError(
+            re.sub(KEYWORD, lambda match: f"--{match[1].replace('_', '-')}", str(error))
+        ) from None
 
 
 def as_json(answer: dict) -> str:

@@ -25,7 +25,7 @@ def run(chosen: argparse.Namespace) -> str:
     """The paths of the copy and of the table, a line each."""
     from emo.inference.video import classify_video
 
-    table = classify_video(open_model(chosen.model), chosen.video)
+    table = classify_video(open_model(chosen), chosen.video)
     if not chosen.json:
         return f"{table.attrs['copy']}\n{table.attrs['csv']}"
     shares = table.emotion.value_counts(normalize=True).round(4).to_dict()
