@@ -20,7 +20,7 @@ from emo.paths import PROJECT_ROOT
 
 NOTEBOOK = "emo_classificator_train.ipynb"
 SHOTS = {"google_param.png": "# @title Setup", "train_params.png": 'EXPERIMENT = "'}  # a text of the cell
-WIDTH, HEIGHT = 1022, 1600  # CSS px of the window: the cells get 936 of the width and need no scrolling
+WIDTH, HEIGHT = 1022, 2600  # CSS px of the window: the cells get 936 of the width and need no scrolling
 MARGIN = 4  # CSS px, within the gap between two cells
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "doNotDisturbMode": True},
@@ -32,12 +32,16 @@ SETTINGS = {
     },
 }
 STYLE = "body { --jp-cell-prompt-width: 52px; }"  # no broader than "[ ]:" needs
-# Stands in for Colab's own badge, so that the pictures need no internet and come out alike everywhere.
+# Stand in for the badges of Colab and Kaggle: the pictures need no internet and come out alike everywhere.
 BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20">
-<rect width="117" height="20" rx="3" fill="#555"/><g fill="none" stroke-width="2.6">
-<circle cx="10.5" cy="10" r="4" stroke="#f9ab00"/><circle cx="18.5" cy="10" r="4" stroke="#e8710a"/></g>
+<rect width="117" height="20" rx="3" fill="#555"/>{logo}
 <text x="33" y="14" fill="#fff" font-family="DejaVu Sans, Verdana, sans-serif" font-size="11"
- textLength="77" lengthAdjust="spacingAndGlyphs">Open in Colab</text></svg>"""
+ textLength="77" lengthAdjust="spacingAndGlyphs">Open in {name}</text></svg>"""
+LOGOS = {
+    "Colab": """<g fill="none" stroke-width="2.6"><circle cx="10.5" cy="10" r="4" stroke="#f9ab00"/>
+<circle cx="18.5" cy="10" r="4" stroke="#e8710a"/></g>""",
+    "Kaggle": """<path d="M11 4v12M19 5l-8 6.5L19 16" fill="none" stroke="#20beff" stroke-width="2.6"/>""",
+}
 QUIET = ["disable-quic", "no-first-run", "disable-background-networking", "disable-component-update"]
 CHROMIUM_FLAGS = [f"--{flag}" for flag in ("no-sandbox", "disable-gpu", "disable-sync", *QUIET)]
 
@@ -104,8 +108,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=2)
         page.set_default_timeout(120_000)
-        badge = {"body": BADGE, "content_type": "image/svg+xml"}
-        page.route("**/colab-badge.svg", lambda route: route.fulfill(**badge))
+        for place, name in (("colab-badge.svg", "Colab"), ("open-in-kaggle.svg", "Kaggle")):
+            badge = {"body": BADGE.format(logo=LOGOS[name], name=name), "content_type": "image/svg+xml"}
+            page.route(f"**/{place}", lambda route, _request, badge=badge: route.fulfill(**badge))
         page.goto(f"{address}/doc/tree/{NOTEBOOK}")
         page.add_style_tag(content=STYLE)
         page.locator(".jp-Spinner").wait_for(state="detached")
