@@ -18,7 +18,8 @@ OLDER = (
 
 def test_a_run_that_was_killed_before_fields_were_renamed_is_found():
     changes = {"ema": 0.9, "color_jitter": 0.3, "random_erasing": 0.5, "class_balance": 0.5, "mix": "cutmix"}
-    experiment = get_experiment("finetune", teacher="t.h5", teacher_weight=0.5, **changes)
+    changes |= {"teacher": "t.h5", "teacher_weight": 0.5, "precise_batch_norm": False}
+    experiment = get_experiment("finetune", **changes)
     assert key_settings(experiment) == OLDER
 
 
