@@ -194,6 +194,13 @@ def test_export_writes_where_it_is_told(tmp_path, capsys):
     to = tmp_path / "network"
     said = json.loads(here(capsys, "export", "savedmodel", "--to", to, "--json"))
     assert said["path"] == str(to) and (to / "saved_model.pb").exists() and said["difference"] < 1e-3
+    write_photos(tmp_path / "photos", 8, ("happy", "sad"))
+    eight_bits = ["export", "tflite_int8", "--to", tmp_path / "8.tflite", "--photos", tmp_path / "photos"]
+    assert main([*map(str, eight_bits)]) == 2
+    assert "give --calibrate-on FOLDER" in capsys.readouterr().err
+    assert main([*map(str, eight_bits), "--calibrate-on", str(tmp_path / "photos")]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(tmp_path / "8.tflite") and "accuracy" in said.err
     with pytest.raises(SystemExit, match="2"):
         main(["export", "floppy"])
     assert "choose from" in capsys.readouterr().err

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from emo.commands.shared import add_json, add_model, as_json, open_model
+from emo.errors import UserError
+from emo.paths import get_paths
 
 
 class _Formats:
@@ -29,7 +31,12 @@ def add(commands) -> None:
     command.add_argument("format", metavar="FORMAT", choices=_Formats(), help="%(choices)s")
     add_model(command)
     command.add_argument("--to", type=Path, metavar="FILE", help="where (beside the .h5)")
-    command.add_argument("--photos", metavar="FOLDER", help="compare on photos of yours")
+    command.add_argument(
+        "--photos", metavar="FOLDER", help="compare on photos of yours; on class folders in accuracy, too"
+    )
+    command.add_argument(
+        "--calibrate-on", metavar="FOLDER", help="training photos, some hundred of all classes (tflite_int8)"
+    )
     add_json(command, "path, size and difference")
     command.set_defaults(run=run)
 
@@ -38,7 +45,15 @@ def run(chosen: argparse.Namespace) -> str:
     """The path of what was written."""
     from emo.inference.export import export_model
 
-    written = export_model(open_model(chosen), chosen.format, chosen.to, chosen.photos)
+    classifier, photos = open_model(chosen), chosen.photos
+    if photos and any(Path(photos, name).is_dir() for name in classifier.class_names):
+        from emo.evaluation.evaluate import labelled_photos
+
+        labelled, _ = labelled_photos(photos, classifier, get_paths())
+        photos = labelled if len(labelled) else photos
+    if chosen.format == "tflite_int8" and not chosen.calibrate_on:
+        raise UserError("tflite_int8 is calibrated on training photos: give --calibrate-on FOLDER.")
+    written = export_model(classifier, chosen.format, chosen.to, photos, chosen.calibrate_on)
     if not chosen.json:
         return str(written.path)
     told = {"format": written.kind, "path": written.path}

@@ -22,8 +22,8 @@ def add(commands) -> None:
         metavar="SOURCE",
         nargs="?",
         default="",
-        help='"sample", a Google Drive link, the address of a zip, a .zip, a folder or fer2013.csv; '
-        "without it, what lies in data/ already",
+        help='"sample", a Google Drive link, kaggle:owner/name, the address of a zip, a .zip, a folder or '
+        "fer2013.csv; without it, what lies in data/ already",
     )
     command.add_argument("--root", type=Path, default=Path(), help="the folder that gets data/ (this one)")
     command.add_argument(
