@@ -43,6 +43,9 @@ def add(commands) -> None:
 
 def run(chosen: argparse.Namespace) -> str:
     """The path of what was written."""
+    if chosen.format == "tflite_int8" and not chosen.calibrate_on:
+        raise UserError("tflite_int8 is calibrated on training photos: give --calibrate-on FOLDER.")
+
     from emo.inference.export import export_model
 
     classifier, photos = open_model(chosen), chosen.photos
@@ -51,8 +54,6 @@ def run(chosen: argparse.Namespace) -> str:
 
         labelled, _ = labelled_photos(photos, classifier, get_paths())
         photos = labelled if len(labelled) else photos
-    if chosen.format == "tflite_int8" and not chosen.calibrate_on:
-        raise UserError("tflite_int8 is calibrated on training photos: give --calibrate-on FOLDER.")
     written = export_model(classifier, chosen.format, chosen.to, photos, chosen.calibrate_on)
     if not chosen.json:
         return str(written.path)
