@@ -11,7 +11,6 @@ of FER2013's classes in its order.
 import argparse
 import io
 from collections.abc import Callable
-from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from emo.models.saving import read_metadata
 from emo.paths import EMO_MINI, get_paths
 from tools.readme.markdown import markdown
 
+PIECES = 150
 MARGINS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 BACKGROUNDS = [Image.fromarray(image) for image in load_sample_images().images]  # a flower and a temple
 Draw = np.random.Generator
@@ -105,12 +105,11 @@ def altered(classifiers: dict[str, Predictor], photos: pd.DataFrame) -> list[tup
     return rows
 
 
-def wrongly_found(count: int = 150) -> int:
-    """How many of so many pieces of photos without a face are taken for one."""
+def wrongly_found() -> int:
+    """How many of PIECES of photos without a face are taken for one."""
     draw, pieces = np.random.default_rng(0), []
-    for background, side in zip(
-        islice(cycle(BACKGROUNDS), count), draw.integers(100, 400, count), strict=True
-    ):
+    for number, side in enumerate(draw.integers(100, 400, PIECES)):
+        background = BACKGROUNDS[number % len(BACKGROUNDS)]
         left, top = draw.integers(background.width - side), draw.integers(background.height - side)
         pieces.append(background.crop((left, top, left + side, top + side)))
     return int((find_faces(pieces).faces > 0).sum())
@@ -145,7 +144,7 @@ def main() -> None:
         ]
         head = [source, "model", "photos", "accuracy", "95% interval", "calibration error"]
         print(f"\n{markdown(head, table)}")
-    print(f"\nOf 150 pieces of photos without a face {wrongly_found()} are taken for one.")
+    print(f"\nOf {PIECES} pieces of photos without a face {wrongly_found()} are taken for one.")
     print(f"\n{device_name()} · {versions()}")
 
 
