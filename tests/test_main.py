@@ -103,6 +103,8 @@ def test_a_third_party_model_is_told_what_it_does_not_say(tmp_path, capsys):
     for given in (", ".join(names), tmp_path / "names.txt"):
         (answer,) = json.loads(here(capsys, *ask, "--preprocessing", "tf", "--class-names", given))
         assert list(answer)[-7:] == names
+    assert main([*map(str, ask), "--preprocessing", "mine", "--class-names", ",".join(names)]) == 2
+    assert "preprocessing='mine' is unknown" in capsys.readouterr().err
     assert main([*map(str, ask), "--preprocessing", "tf", "--class-names", "a,b"]) == 2
     assert "7 outputs but 2 class names (as given): pass --class-names, 7 names" in capsys.readouterr().err
 
@@ -232,6 +234,7 @@ def test_ctrl_c_that_keeps_what_is_done_is_exit_code_130_too(tmp_path, capsys):
     def press():
         while not (tmp_path / "video_emotions.mp4").exists():
             time.sleep(0.01)
+        time.sleep(0.3)  # the file is taken first, then frames are written
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()

@@ -13,7 +13,7 @@ from emo.errors import UserError
 if TYPE_CHECKING:
     from emo.inference.classifier import Classifier
 
-KEYWORD = r"\b(class_names|image_size|preprocessing)=(?!\w)"  # to pass; not one that was passed
+KEYWORD = r"\b(class_names|image_size|preprocessing)=(?=[, ])"  # to pass; one that was passed has its value
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
