@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import difflib
 import json
+import re
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass
 from typing import TYPE_CHECKING
@@ -294,7 +295,8 @@ def get_experiment(name: str, /, **changes) -> Experiment:
 def parse_changes(changes: dict | str | None) -> dict:
     """The fields to change, from a dict, its JSON, or text such as "epochs=3, image_size=96".
 
-    Raises UserError for anything else.
+    A file needs no quotes where it is the only change, "teacher=model/mine.h5". Raises UserError for
+    anything else.
     """
     if isinstance(changes, dict):
         return changes
@@ -309,9 +311,11 @@ def parse_changes(changes: dict | str | None) -> dict:
                 pair.arg: pair.value.id if isinstance(pair.value, ast.Name) else ast.literal_eval(pair.value)
                 for pair in call.keywords
             }
+    if isinstance(changes, str) and (file := re.fullmatch(r"\s*([a-z_]+)\s*=\s*([\w./\\:~ -]+)", changes)):
+        return {file[1]: file[2].strip()}
     raise UserError(
         f"changes={changes!r} cannot be read; give a dict such as {{'epochs': 3}}, the same as JSON, or "
-        "'epochs=3, image_size=96'."
+        "'epochs=3, image_size=96', with a file in quotes."
     )
 
 

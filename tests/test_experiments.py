@@ -177,6 +177,18 @@ def test_changes_are_a_dict_its_json_or_text(text):
     assert get_experiment("12", **parse_changes(text)).epochs == 3
 
 
+@pytest.mark.parametrize(
+    "file", ["model/emo mini-2.h5", "/content/drive/13.h5", r"C:\models\mine.h5", "~/a.h5"]
+)
+def test_a_file_alone_needs_no_quotes(file):
+    """The shell takes them away: `--set teacher=model/mine.h5`."""
+    assert (
+        parse_changes(f"teacher={file}")
+        == parse_changes(f'teacher="{file}"'.replace("\\", "\\\\"))
+        == {"teacher": file}
+    )
+
+
 @pytest.mark.parametrize("nothing", ["", "  ", None, {}, "{}"])
 def test_no_changes(nothing):
     assert parse_changes(nothing) == {}

@@ -46,6 +46,10 @@ def test_help_names_every_experiment():
         (["train", "6", "--set", "epoch=3"], "Experiment has no field 'epoch'; did you mean 'epochs'?"),
         (["train", "6", "--set", "epochs=many"], "epochs='many' must be a whole number from 1 to 10,000."),
         (["train", "6", "--set", "epochs"], "changes='epochs' cannot be read"),
+        (
+            ["train", "6", "--set", "epochs=2", "teacher=my/b.h5"],
+            "teacher='my/b.h5' and teacher_weight=0.0 belong",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence):

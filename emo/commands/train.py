@@ -23,7 +23,9 @@ def add(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("experiment", metavar="EXPERIMENT", help="one of those below")
-    command.add_argument("--set", metavar="FIELD=VALUE", nargs="+", default=[], help="e.g. epochs=5 ema=0.99")
+    command.add_argument(
+        "--set", metavar="FIELD=VALUE", nargs="+", default=[], help="e.g. epochs=5 teacher=model/mine.h5"
+    )
     command.add_argument(
         "--root", type=Path, default=Path(), help="the folder of data/ and model/ (this one)"
     )
@@ -33,7 +35,8 @@ def add(commands) -> None:
 
 def run(chosen: argparse.Namespace) -> str | None:
     """The epochs and the run in words; None in a process beside the first one."""
-    experiment = get_experiment(chosen.experiment, **parse_changes(", ".join(chosen.set) or "{}"))
+    changes = {field: value for text in chosen.set for field, value in parse_changes(text).items()}
+    experiment = get_experiment(chosen.experiment, **changes)
 
     from emo import environment
     from emo.backend import join_processes, process, process_count
