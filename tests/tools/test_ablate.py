@@ -89,9 +89,13 @@ ACCURACIES = {  # of three seeds
 }
 
 
+def finetune():
+    return [variant for variant in list_variants("imagenet") if variant.recipe == "finetune"]
+
+
 @pytest.fixture
 def logged(paths):
-    for variant in list_variants("imagenet"):
+    for variant in finetune():
         for place, accuracy in enumerate(ACCURACIES.get(variant.label, ())):
             settings = Experiment(**vars(variant.experiment) | {"seed": 42 + place}).to_json()
             log_run({"state": "finished", "val_accuracy": accuracy, "settings": settings}, paths)
@@ -99,7 +103,7 @@ def logged(paths):
 
 
 def test_what_overlaps_is_noise(logged, tmp_path):
-    summary = summarize(list_variants("imagenet"), (42, 43, 44), logged)
+    summary = summarize(finetune(), (42, 43, 44), logged)
     verdicts = {row.variant.label: row.verdict for row in summary.itertuples()}
     assert verdicts == {
         "base": "base",
@@ -129,7 +133,7 @@ def test_what_one_seed_makes_clear_is_not_run_again(logged, monkeypatch):
         raise UserError("not here")
 
     monkeypatch.setattr(tools.ablate, "train", started)
-    known = [each for each in list_variants("imagenet") if each.label in ACCURACIES]
+    known = [each for each in finetune() if each.label in ACCURACIES]
     run_missing(known, (42, 43, 44), {"finetune": logged})
     assert [(each.mix, each.seed) for each in trained] == [("mixup", 43), ("mixup", 44)]
 
