@@ -107,7 +107,9 @@ def glance_for_faces(frames: Sequence[Image.Image]) -> list[list[Crop]]:
     _detector_name()
     with ThreadPoolExecutor() as pool:
         views = list(pool.map(lambda frame: read_image(frame, GLANCE_VIEW, FRAME), frames))
-    return _detect(np.stack(views), [FRAME] * len(views), ALL_SEVERAL)
+    return [
+        _outstanding(faces, ALL_SEVERAL, SURE) for faces in _detect(np.stack(views), [FRAME] * len(views))
+    ]
 
 
 def find_crops(photos: Sequence, margin: float | None, paths: Paths) -> list[Crop | None]:
@@ -152,54 +154,68 @@ def _find(
 
     Where no face is surely there, one that may be is taken.
     """
-    found, problems = _search(pictures, size, several, closer_to_all, SURE)
-    missing = [
-        i for i, (faces, problem) in enumerate(zip(found, problems, strict=True)) if not (faces or problem)
-    ]
-    again, _ = _search([pictures[index] for index in missing], size, several, closer_to_all, LESS_SURE)
-    for index, faces in zip(missing, again, strict=True):
-        found[index] = faces
-    return found, problems
+    views = _Views(pictures)
+    found = _search(views, range(len(pictures)), size, several, closer_to_all, SURE)
+    missing = [i for i, problem in enumerate(views.problems) if not (found[i] or problem)]
+    again = _search(views, missing, size, several, closer_to_all, LESS_SURE)
+    return [first or second for first, second in zip(found, again, strict=True)], views.problems
+
+
+class _Views:
+    """What the detector sees of some pictures: each view of one is looked at once.
+
+    `problems`: why a picture cannot be read, or "", as far as it has been looked at.
+    """
+
+    def __init__(self, pictures: Sequence):
+        self.pictures, self.problems = pictures, [""] * len(pictures)
+        self._seen: dict[tuple[int, Crop, int], list[tuple[Crop, float]]] = {}
+
+    def faces(self, indices: Sequence[int], crops: list[Crop], size: int) -> list[list[tuple[Crop, float]]]:
+        """As `_detect`, of the pictures with these numbers, each cropped and `size` pixels a side."""
+        keys = [(index, crop, size) for index, crop in zip(indices, crops, strict=True)]
+        new = [key for key in keys if key not in self._seen]
+        with ThreadPoolExecutor() as pool:  # for the decoding; TensorFlow uses all cores by itself
+            pixels = list(pool.map(self._pixels, new))
+        for start in range(0, len(new), BATCH):
+            part = slice(start, start + BATCH)
+            faces = _detect(np.stack(pixels[part]), [crop for _, crop, _ in new[part]])
+            self._seen |= zip(new[part], faces, strict=True)
+        return [self._seen[key] for key in keys]
+
+    def _pixels(self, key: tuple[int, Crop, int]) -> np.ndarray:
+        index, crop, size = key
+        try:
+            return read_image(self.pictures[index], size, crop)
+        except UserError as error:
+            self.problems[index] = str(error)
+            return np.zeros((size, size, 3), np.uint8)
 
 
 def _search(
-    pictures: Sequence, size: int, several: float, closer_to_all: bool, sure: float
-) -> tuple[list[list[Crop]], list[str]]:
-    """`_find` of faces that the detector is at least so sure of.
+    views: _Views, wanted: Sequence[int], size: int, several: float, closer_to_all: bool, sure: float
+) -> list[list[Crop]]:
+    """The faces of the wanted pictures that the detector is so sure of; of the others none.
 
     Three looks: at the whole picture, at it turned where no face was seen, and at the face itself; at each of
     several only with `closer_to_all`.
     """
-    problems = [""] * len(pictures)
-
-    def view(index: int, crop: Crop, size: int) -> np.ndarray:
-        try:
-            return read_image(pictures[index], size, crop)
-        except UserError as error:
-            problems[index] = str(error)
-            return np.zeros((size, size, 3), np.uint8)
 
     def look(indices: Sequence[int], crops: list[Crop], size: int) -> list[list[Crop]]:
-        views = list(pool.map(view, indices, crops, [size] * len(crops)))
-        faces = []
-        for start in range(0, len(views), BATCH):
-            part = slice(start, start + BATCH)
-            faces += _detect(np.stack(views[part]), crops[part], several, sure)
-        return faces
+        return [_outstanding(faces, several, sure) for faces in views.faces(indices, crops, size)]
 
-    with ThreadPoolExecutor() as pool:  # for the decoding; TensorFlow uses all cores by itself
-        found = look(range(len(pictures)), [WHOLE] * len(pictures), size)
-        upright = [bool(faces) for faces in found]
-        for turn in TURNS:
-            missing = [index for index, faces in enumerate(found) if not faces]
-            turned = look(missing, [replace(WHOLE, angle=turn)] * len(missing), size)
-            for index, faces in zip(missing, turned, strict=True):
-                found[index] = faces
-        seen = [
-            (i, face) for i, faces in enumerate(found) if len(faces) == 1 or closer_to_all for face in faces
-        ]
-        closer = look([i for i, _ in seen], [face.with_margin(CLOSE) for _, face in seen], CLOSE_VIEW)
-    levelled = [[] for _ in pictures]
+    found: list[list[Crop]] = [[] for _ in views.pictures]
+    for index, faces in zip(wanted, look(wanted, [WHOLE] * len(wanted), size), strict=True):
+        found[index] = faces
+    upright = [bool(faces) for faces in found]
+    for turn in TURNS:
+        missing = [index for index in wanted if not found[index]]
+        turned = look(missing, [replace(WHOLE, angle=turn)] * len(missing), size)
+        for index, faces in zip(missing, turned, strict=True):
+            found[index] = faces
+    seen = [(i, face) for i, faces in enumerate(found) if len(faces) == 1 or closer_to_all for face in faces]
+    closer = look([i for i, _ in seen], [face.with_margin(CLOSE) for _, face in seen], CLOSE_VIEW)
+    levelled = [[] for _ in found]
     for (index, face), faces in zip(seen, closer, strict=True):
         if len(found[index]) > 1:  # the closer look may show a neighbour as well
             faces.sort(key=face.distance)
@@ -207,7 +223,7 @@ def _search(
         levelled[index] += faces[:1] or [face] * upright[index]
     for index, _ in seen:
         found[index] = levelled[index]
-    return found, problems
+    return found
 
 
 def _row(faces: list[Crop], problem: str) -> Found:
@@ -218,10 +234,16 @@ def _row(faces: list[Crop], problem: str) -> Found:
     return 1, x, y, side, round(faces[0].angle, 1), problem
 
 
-def _detect(views: np.ndarray, crops: list[Crop], several: float, sure: float = SURE) -> list[list[Crop]]:
-    """The faces of at least `several` times the largest one's side in each view, the largest first, as crops.
+def _outstanding(faces: list[tuple[Crop, float]], several: float, sure: float) -> list[Crop]:
+    """The sure ones of a view's faces, from `several` times the side of the largest of them on."""
+    kept = [face for face, confidence in faces if confidence > sure]
+    return [face for face in kept if face.side >= several * kept[0].side]
 
-    `views`: (n, size, size, 3) uint8, each what `crops` tells of its picture.
+
+def _detect(views: np.ndarray, crops: list[Crop]) -> list[list[tuple[Crop, float]]]:
+    """Each view's faces and how sure the detector is of them, from LESS_SURE on, the largest first.
+
+    `views`: (n, size, size, 3) uint8, each what `crops` tells of its picture; the faces are crops of these.
     """
     size = views.shape[1]
     boxes, shapes = None, [view.shape for view in views]
@@ -230,12 +252,15 @@ def _detect(views: np.ndarray, crops: list[Crop], several: float, sure: float = 
     with tf.device("CPU"):  # the same faces on every machine
         for stage in _detector().stages:  # MTCNN.detect_faces fails where a stage leaves no candidate
             boxes = stage(
-                bboxes_batch=boxes, images_normalized=normalized, images_oshapes=shapes, threshold_onet=sure
+                bboxes_batch=boxes,
+                images_normalized=normalized,
+                images_oshapes=shapes,
+                threshold_onet=LESS_SURE,
             )
             if not len(boxes):
                 break
     found = [[] for _ in views]
-    for view, left, top, right, bottom, _, *marks in boxes.tolist():
+    for view, left, top, right, bottom, confidence, *marks in boxes.tolist():
         eyes = math.degrees(math.atan2(marks[6] - marks[5], marks[1] - marks[0]))  # five x, then five y
         face = Crop(
             x=(left + right) / (2 * size) - 0.5,
@@ -243,10 +268,10 @@ def _detect(views: np.ndarray, crops: list[Crop], several: float, sure: float = 
             side=max(right - left, bottom - top) / size,
             angle=eyes,
         )
-        found[int(view)].append(crops[int(view)].part(face))
+        found[int(view)].append((crops[int(view)].part(face), confidence))
     for faces in found:
-        faces.sort(key=lambda face: -face.side)
-    return [[face for face in faces if face.side >= several * faces[0].side] for faces in found]
+        faces.sort(key=lambda seen: -seen[0].side)
+    return found
 
 
 @cache
