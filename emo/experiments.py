@@ -293,17 +293,19 @@ def get_experiment(name: str, /, **changes) -> Experiment:
 
 
 def parse_changes(changes: dict | str | None) -> dict:
-    """The fields to change, from a dict, its JSON, or text such as "epochs=3, image_size=96".
+    """The fields to change, from a dict, its text or JSON, or text such as "epochs=3, image_size=96".
 
     A file needs no quotes where it is the only change, "teacher=model/mine.h5". Raises UserError for
     anything else.
     """
     if isinstance(changes, dict):
         return changes
-    with suppress(ValueError, SyntaxError, AttributeError):  # of what is no text, too
+    with suppress(ValueError, SyntaxError, AttributeError, TypeError):  # of what is no text, too
         text = (changes or "").strip()
         if text.startswith("{"):
-            return dict(json.loads(text))
+            with suppress(json.JSONDecodeError):
+                return json.loads(text)
+            return dict(**ast.literal_eval(text))  # as Python writes it, with False and None
         call = ast.parse(f"dict({text})", mode="eval").body
         if not call.args and all(pair.arg for pair in call.keywords):
             # a bare word, as in unfreeze=conv5, is meant as text

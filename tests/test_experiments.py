@@ -167,6 +167,7 @@ def test_what_was_written_before_fields_were_renamed_is_read():
         "epochs=3, unfreeze=conv5, augment=False, weights=None, learning_rate=1e-3",
         "epochs = 3,unfreeze='conv5', augment=False,weights=None,learning_rate=0.001",
         '{"epochs": 3, "unfreeze": "conv5", "augment": false, "weights": null, "learning_rate": 1e-3}',
+        "{'epochs': 3, 'unfreeze': 'conv5', 'augment': False, 'weights': None, 'learning_rate': 0.001}",
         {"epochs": 3, "unfreeze": "conv5", "augment": False, "weights": None, "learning_rate": 1e-3},
     ],
 )
@@ -195,7 +196,7 @@ def test_no_changes(nothing):
 
 
 @pytest.mark.parametrize(
-    "text", ["epochs", "3", "epochs=", "{epochs: 3}", "[1]", 5, "f(**x)", "a=open('x')", "("]
+    "text", ["epochs", "3", "epochs=", "{epochs: 3}", "{1: 2}", "{1}", "[1]", 5, "f(**x)", "a=open('x')", "("]
 )
 def test_changes_that_cannot_be_read_are_a_sentence(text):
     with pytest.raises(UserError, match="cannot be read; give a dict"):

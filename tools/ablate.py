@@ -1,10 +1,10 @@
 """What a recipe's ingredients are worth: `python -m tools.ablate --dataset ZIP --weights FILE --results DIR`.
 
-Runs each recipe in small, and with one thing changed at a time, on a fixed part of the photos: every variant
-with the first seed, then with the others those that a seed leaves open. Each run is a row on the sheet
-"ablations" of DIR's experiments.xlsx. Killed and started again, it goes on where it was; two
-may run at once, on other names or seeds. Prints a Markdown table and draws images/ablations.png. It takes
-hours on two cores.
+Runs a recipe as `ABLATIONS` makes it smaller, and with one thing changed at a time, on a fixed part of the
+photos: every variant with the first seed, then with the others those that a seed leaves open. Each run is a
+row on the sheet "ablations" of DIR's experiments.xlsx. Killed and started again, it goes on where it was; two
+may run at once, on other names or seeds. Prints a Markdown table and draws images/ablations.png. `--only
+finetune:` takes hours on two cores, `--only finetune_strong` a GPU.
 """
 
 import argparse
@@ -40,7 +40,9 @@ from tools.readme.markdown import markdown, number
 
 FIGURE = PROJECT_ROOT / "images" / "ablations.png"
 SEEDS = (42, 43, 44)
-TEACHER = "model/emo_mini_fer2013.h5"  # row 17's, which came with the project until 2026-11-27
+# row 17's, which came with the project until 2026-11-27
+TEACHER = "model/emo_mini_fer2013.h5"
+TEACHER_COMMIT = "9ce4047"
 CLEAR = 2.0  # points from the base that one seed is enough for
 HEADINGS = {
     "en": "Variant|What changed|Validation, %|Difference|Verdict",
@@ -330,13 +332,19 @@ def ablate(
 ) -> pd.DataFrame:
     """Runs what is missing below the folder `results`, prints the table, draws `figure`; gives the summary.
 
-    `only`: beginnings of the names of what to run. Raises UserError where no name begins so.
+    `only`: beginnings of the names of what to run. Raises UserError where no name begins so, or where a
+    variant's teacher is missing.
     """
     variants = list_variants(weights, ablations)
     chosen = choose(variants, only)
     if not chosen:
         raise UserError(
             f"No variant begins with {only[0]!r}; there are: {', '.join(v.name for v in variants)}."
+        )
+    if any(variant.experiment.teacher == TEACHER for variant in chosen) and not Path(TEACHER).exists():
+        raise UserError(
+            f"There is no {TEACHER}, which teaches here; git show {TEACHER_COMMIT}:{TEACHER} > {TEACHER} "
+            "brings it back."
         )
     projects = {}
     for recipe in dict.fromkeys(variant.recipe for variant in chosen):

@@ -163,3 +163,9 @@ def test_a_name_brings_its_base_along_and_a_wrong_one_is_told(tmp_path):
     assert [variant.label for variant in chosen] == ["base", "from block13"]
     with pytest.raises(UserError, match="'emo_max'; there are: finetune: base, "):
         ablate("photos", "imagenet", tmp_path, only=["emo_max"])
+
+
+def test_a_missing_teacher_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"There is no model/emo_mini_fer2013\.h5, .* git show"):
+        ablate("no such photos", "imagenet", tmp_path, only=["finetune: taught"])

@@ -22,7 +22,7 @@ from emo.inference.classifier import load_classifier
 from emo.paths import Paths, get_paths
 from emo.training.label_audit import audit_labels
 from emo.training.train import train
-from tools.bench.small_data import link_photos, projects
+from tools.bench.small_data import kept_file, link_photos, projects
 from tools.readme.markdown import markdown
 
 WRONG = 0.3  # of the labels
@@ -95,14 +95,15 @@ def write_relabel(labels: pd.Series, given: pd.Series, paths: Paths) -> None:
 
 def measured(variant: str, seed: int, start: str, paths: Paths, labels: dict[str, pd.Series]) -> dict:
     """One run and what it reaches on the test photos."""
-    kept = paths.root / f"{list(VARIANTS).index(variant)}-{seed}.json"
-    if kept.exists():
-        return pd.read_json(kept, typ="series").to_dict()
     kind, changes = VARIANTS[variant]
     if "teacher" in changes:
         changes = changes | {"teacher": measured(TEACHER, seed, start, paths, labels)["model"]}
+    experiment = get_experiment("finetune_mini", **{"weights": start, "seed": seed} | changes)
+    kept = kept_file(paths, experiment, kind)
+    if kept.exists():
+        return pd.read_json(kept, typ="series").to_dict()
     write_relabel(labels[kind], labels["given"], paths)
-    run = train(get_experiment("finetune_mini", **{"weights": start, "seed": seed} | changes), paths)
+    run = train(experiment, paths)
     report = evaluate(load_classifier(run.model_path), paths.test)
     row = {"model": str(run.model_path), "accuracy": report.accuracy}
     pd.Series(row).to_json(kept)

@@ -6,6 +6,7 @@ the minutes that training took. With --folder, what is finished is kept there an
 """
 
 import argparse
+import hashlib
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 from emo.data.download import fetch_dataset
 from emo.environment import device_name, versions
 from emo.evaluation.evaluate import evaluate, percent
-from emo.experiments import get_experiment
+from emo.experiments import Experiment, get_experiment
 from emo.files import files_below
 from emo.inference.classifier import load_classifier
 from emo.paths import Paths, get_paths
@@ -50,14 +51,21 @@ def projects(dataset: str, counts: list[int], folder: Path) -> dict[int, Paths]:
     return found
 
 
+def kept_file(paths: Paths, experiment: Experiment, more: str = "") -> Path:
+    """Where the result of an experiment is kept, another for other settings or another `more`."""
+    key = hashlib.sha256(f"{experiment.to_json()} {more}".encode()).hexdigest()[:12]
+    return paths.root / f"{experiment.name}_{key}.json"
+
+
 def measured(recipe: str, count: int, paths: Paths, weights: str | None) -> dict:
     """One run and what it reaches on the test photos."""
-    kept = paths.root / f"{recipe}.json"
+    changes = {"weights": weights} if weights and get_experiment(recipe).weights == "imagenet" else {}
+    experiment = get_experiment(recipe, **changes)
+    kept = kept_file(paths, experiment)
     if kept.exists():
         return pd.read_json(kept, typ="series", convert_dates=False).to_dict()
-    changes = {"weights": weights} if weights and get_experiment(recipe).weights == "imagenet" else {}
     started = time.monotonic()
-    run = train(get_experiment(recipe, **changes), paths)
+    run = train(experiment, paths)
     minutes = (time.monotonic() - started) / 60
     report = evaluate(load_classifier(run.model_path), paths.test)
     accuracy = f"{report.accuracy:.1%} ({percent(report.interval)})"

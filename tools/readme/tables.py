@@ -4,7 +4,6 @@ They come from the project's own runs in model/fer2013, a results folder like a 
 `emo.get_paths(ROOT, results="model/fer2013")` has the next run logged there.
 """
 
-import json
 import os
 import re
 import sys
@@ -115,7 +114,7 @@ def results(language: str) -> str:
             (
                 row.number,
                 f"`{short(f'{row.base_model}, {row.extra_layers}').removesuffix(', softmax')}`",
-                f'`"{e.name}"`' + (f", `{json.dumps(changes)}`" if (changes := changed(e)) else ""),
+                f'`"{e.name}"`' + (f", `{changes}`" if (changes := changed(e)) else ""),
                 e.image_size,
                 e.epochs,
                 number(f"{row.val_accuracy:.1f}", language),
