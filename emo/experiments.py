@@ -146,14 +146,15 @@ class Experiment:
     weights: str | None = setting(
         "What the network starts from: ImageNet's weights, a file (such as a `.h5` of a run with the "
         "same backbone, whose head comes along where it knows the same classes), the model that comes with "
-        "the project (`emo_mini`), or random numbers (None).",
+        "the project (`emo_mini`), or random numbers (None). A relative path counts from the current folder, "
+        "else from the project's; a name is looked for in `model/`, too.",
         OrNone(Text("'imagenet', 'emo_mini', a file")),
         "imagenet",
     )
     teacher: str | None = setting(
-        "Knowledge distillation: a trained `.h5` of the same classes whose answers are soft labels (Hinton, "
-        "Vinyals and Dean 2015, at temperature 1).",
-        OrNone(Text("a .h5")),
+        "Knowledge distillation: a trained `.h5` of the same classes, found as that of `weights`, or "
+        "`emo_mini`, whose answers are soft labels (Hinton, Vinyals and Dean 2015, at temperature 1).",
+        OrNone(Text("'emo_mini', a .h5")),
         None,
     )
     teacher_weight: float = setting("The share of a soft label in what is learned.", Number(0, 1), 0.0)

@@ -43,9 +43,13 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     if len(found) != len(dense):
         raise Unusable(f"{file.name} says that its head is {', '.join(head)}, and holds another")
+    kernel, bias = dense[-1].get_weights()
+    takes = [layer.kernel.shape for layer in dense[:-1]]  # "flatten" has more rows of larger pictures
+    has = [values[0].shape for values in found[:-1]]
+    if takes != has or len(kernel) != len(found[-1][0]):
+        return
     for layer, values in zip(dense[:-1], found, strict=False):
         layer.set_weights(values)
-    kernel, bias = dense[-1].get_weights()
     columns, places = zip(*pairs, strict=True)
     kernel[:, columns], bias[list(columns)] = found[-1][0][:, places], found[-1][1][list(places)]
     dense[-1].set_weights([kernel, bias])

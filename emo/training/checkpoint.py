@@ -18,6 +18,7 @@ from emo.backend import broadcast, process_count
 from emo.experiments import CROSSENTROPY, RENAMED, Experiment
 from emo.files import atomic
 from emo.models.build import copy_in
+from emo.models.named_files import named_file
 from emo.models.saving import save_model
 from emo.training.async_writer import Writer
 from emo.training.devices import for_this_process_alone
@@ -203,8 +204,8 @@ def run_key(plan: Plan) -> str:
     And the teacher, which is asked at every step; `weights` are in the state.
     """
     text = hashlib.blake2b(key_settings(plan.experiment).encode(), digest_size=16)
-    if plan.experiment.teacher:
-        text.update(Path(plan.experiment.teacher).expanduser().read_bytes())
+    if teacher := named_file("teacher", plan.experiment.teacher, plan.paths):
+        text.update(teacher.read_bytes())
     text.update("\n".join(plan.class_names).encode())
     for photos in (plan.train_photos, plan.val_photos):
         for path, label in zip(photos["path"], photos["label"], strict=True):

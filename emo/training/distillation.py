@@ -10,6 +10,7 @@ from keras import ops
 from emo.data.geometry import resampling_matrix
 from emo.errors import UserError
 from emo.experiments import Experiment
+from emo.models.backbones import weights_file
 from emo.models.build import copy_in
 from emo.models.loading import load_model
 from emo.precision import dtype_policy
@@ -20,8 +21,11 @@ def load_teacher(experiment: Experiment, class_names: Sequence[str]) -> keras.Mo
 
     Raises UserError where it does not open, or does not fit the photos or the run.
     """
-    teacher, metadata = load_model(experiment.teacher)
     said = f"teacher={experiment.teacher!r}"
+    try:
+        teacher, metadata = load_model(weights_file(experiment.teacher))
+    except UserError as error:
+        raise UserError(f"{said}: {error}") from error.__cause__
     known = tuple(metadata.get("class_names", ()))
     if known != tuple(class_names):
         raise UserError(

@@ -29,6 +29,7 @@ from emo.experiments import Experiment
 from emo.files import locked, told
 from emo.models.augmentation import ASPECT, ERASED, ROTATION, SHIFT, ZOOM, RandomAugmentation, augmentation
 from emo.models.build import build_model, split_model
+from emo.models.named_files import located
 from emo.paths import Paths
 from emo.precision import computing_in, dtype_policy
 
@@ -44,7 +45,7 @@ def backbone_features(photos: pd.DataFrame, experiment: Experiment, paths: Paths
     `data/.features`, which a run with the same frozen backbone and "avg_pool" shares. Raises UserError for
     weights that cannot be had and photos that cannot be read.
     """
-    pooled = dataclasses.replace(experiment, unfreeze="none", head=("avg_pool",))
+    pooled = dataclasses.replace(located(experiment, paths), unfreeze="none", head=("avg_pool",))
     with computing_in(dtype_policy(experiment.precision)):
         frozen, _ = split_model(build_model(pooled, class_count=2), pooled)
     found = frozen_features(frozen, [(photos, 0)], pooled, paths)

@@ -17,6 +17,7 @@ from emo.experiments import Experiment
 from emo.models.augmentation import augmentation
 from emo.models.build import build_model, split_model
 from emo.models.head import bring_head
+from emo.models.named_files import located
 from emo.paths import Paths
 from emo.precision import computing_in, dtype_policy
 from emo.training.augmented_copy import with_augmented_copy
@@ -89,6 +90,7 @@ def prepare_run(experiment: Experiment, paths: Paths) -> Plan:
 
 def _prepare(experiment: Experiment, paths: Paths) -> Plan:
     started = time.monotonic()
+    used = located(experiment, paths)  # the plan keeps what its user wrote
     names = class_names(paths)
     train_photos, val_photos = training_manifests(paths, relabel=experiment.relabel)
     if experiment.use_augmented_copy:
@@ -107,11 +109,11 @@ def _prepare(experiment: Experiment, paths: Paths) -> Plan:
     if hint := few_photos_hint(experiment, len(train_photos)):
         print(hint)
     # before the photos are read, which takes longer
-    teacher = load_teacher(experiment, names) if experiment.teacher else None
+    teacher = load_teacher(used, names) if experiment.teacher else None
 
     with devices.scope(), computing_in(dtype_policy(experiment.precision)):
-        network = build_model(experiment, len(names))
-        bring_head(network, experiment, names)
+        network = build_model(used, len(names))
+        bring_head(network, used, names)
         if devices.count > 1:
             normalize_over_all_devices(network.get_layer(experiment.backbone))
         learning, views, reads = _inputs(network, experiment, train_photos, val_photos, paths)

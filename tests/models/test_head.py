@@ -65,6 +65,28 @@ def test_hidden_layers_of_a_head_come_along(tmp_path):
     np.testing.assert_allclose(model(pictures), np.asarray(taught(pictures))[:, ::-1], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("head", "changes"),
+    [
+        (("flatten", "dense 8"), {"image_size": 64}),
+        (("flatten",), {"image_size": 64}),
+        (("flatten", "dense 8"), {"head": ("avg_pool", "dense 8")}),
+    ],
+)
+def test_a_head_whose_layers_take_another_number_of_inputs_begins_anew(head, changes, tmp_path, capsys):
+    experiment = dataclasses.replace(MINI, head=head)
+    metadata = {"class_names": ["happy", "sad"], "experiment": dataclasses.asdict(experiment)}
+    save_model(build_model(experiment, 2), tmp_path / "taught.h5", metadata)
+    experiment = dataclasses.replace(experiment, weights=str(tmp_path / "taught.h5"), **changes)
+    model = build_model(experiment, 2)
+    before = model.get_weights()
+    capsys.readouterr()
+    bring_head(model, experiment, ("happy", "sad"))
+    for mine, was in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, was)
+    assert capsys.readouterr().out == ""
+
+
 def test_weights_alone_have_no_head(tmp_path):
     build_model(MINI, 2).get_layer("emo_mini").save_weights(tmp_path / "alone.weights.h5")
     experiment = dataclasses.replace(MINI, weights=str(tmp_path / "alone.weights.h5"))

@@ -17,8 +17,10 @@ from emo.models.build import build_model
 from emo.models.saving import read_metadata, write_metadata
 from emo.paths import get_paths
 from emo.training.batches import Batches
+from emo.training.checkpoint import run_key
 from emo.training.distillation import load_teacher, soft_labels
 from emo.training.optimizer import build_loss
+from emo.training.plan import prepare_run
 from emo.training.train import train
 from emo.training.trainer import Trainer
 from tests.fixtures import COLORS, write_photos
@@ -105,7 +107,7 @@ def test_a_teacher_sees_pictures_in_its_own_size(teacher):
     [
         ({}, ("anger", "happy"), "answers with anger, happy, sad, the photos have anger, happy"),
         ({"face_margin": 0.3}, NAMES, "face_margin=None, this run has 0.3"),
-        ({"teacher": "nowhere.h5"}, NAMES, "no model file nowhere.h5"),
+        ({"teacher": "nowhere.h5"}, NAMES, r"^teacher='nowhere\.h5': .*no model file nowhere\.h5"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused_in_a_sentence(teacher, changed, classes, words):
@@ -123,3 +125,40 @@ def test_a_teacher_without_class_names_is_refused(teacher, tmp_path):
     experiment = dataclasses.replace(TINY, teacher=str(nameless), teacher_weight=0.5)
     with pytest.raises(UserError, match="classes that it does not name"):
         load_teacher(experiment, class_names(paths))
+
+
+def test_a_model_of_the_project_teaches_and_is_a_start_by_the_name_that_the_pages_give(
+    teacher, tmp_path, monkeypatch, capsys
+):
+    file, trained = teacher
+    paths = get_paths(trained.root, tmp_path / "drive")  # as with USE_DRIVE
+    (paths.model / "mine.h5").write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    named = {"teacher": "model/mine.h5", "teacher_weight": 0.5, "weights": "mine.h5", "epochs": 1}
+    run = train(dataclasses.replace(TINY, **named), paths)
+    said = capsys.readouterr().out
+    assert f"teacher='model/mine.h5' is {paths.model / 'mine.h5'}." in said and "head starts from" in said
+    kept = read_metadata(run.model_path)["experiment"]
+    assert (kept["teacher"], kept["weights"]) == ("model/mine.h5", "mine.h5")
+
+
+def test_a_run_has_the_same_key_wherever_its_teacher_lies(teacher, tmp_path, monkeypatch):
+    file, trained = teacher
+    paths = get_paths(trained.root, tmp_path / "drive")
+    experiment = dataclasses.replace(TINY, teacher="model/mine.h5", teacher_weight=0.5)
+    keys = []
+    for folder in (tmp_path, paths.results):
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "model/mine.h5").write_bytes(file.read_bytes())
+        monkeypatch.chdir(tmp_path)
+        keys.append(run_key(prepare_run(experiment, paths)))
+        (folder / "model/mine.h5").unlink()
+    assert keys[0] == keys[1]
+    with pytest.raises(UserError, match=r"^teacher='model/mine\.h5': there is no such file in "):
+        prepare_run(experiment, paths)
+
+
+def test_emo_mini_teaches_by_its_name():
+    experiment = dataclasses.replace(TINY, teacher="emo_mini", teacher_weight=0.5)
+    names = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+    assert load_teacher(experiment, names).output_shape == (None, 7)
