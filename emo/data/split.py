@@ -16,7 +16,7 @@ import pandas as pd
 
 from emo.data.duplicates import find_duplicates
 from emo.data.image_io import REASONS
-from emo.data.install import datasets
+from emo.data.install import datasets, further_datasets, read_record
 from emo.data.manifest import class_names, is_photo, no_photos, printable, scan_splits
 from emo.errors import UserError
 from emo.files import files_below, write_text
@@ -94,6 +94,7 @@ def split_photos(
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
     _tell(table, any("test" in wanted for wanted in shares.values()), paths)
+    _tell_away(gone, table.iloc[: len(photos)], paths)
     return _loaded(table.iloc[: len(photos)], paths)
 
 
@@ -144,6 +145,22 @@ def _tell(table: pd.DataFrame, tests: bool, paths: Paths) -> None:
         )
 
 
+def _tell_away(gone: pd.DataFrame, here: pd.DataFrame, paths: Paths) -> None:
+    """Prints a sentence for each further dataset of which no photo is here, where nobody removed them.
+
+    `gone` and `here` are the rows of `data/split.csv` without and with a file.
+    """
+    fetched = further_datasets(read_record(paths.dataset_record))  # what lacks of these, a person removed
+    for source, rows in gone.groupby("source"):
+        further = source and rows["path"].str.rsplit("/").str[-1].str.startswith(f"{source}_").all()
+        if further and source not in fetched and source not in set(here["source"]):
+            print(
+                f"{paths.split.name} has {len(rows):,} photos of {source}, which are not in data/: fetch "
+                f"that dataset, too (ADD_SOURCE and ADD_NAME = {source!r} in the notebook, or emo prepare SOURCE "
+                f"--add {source})."
+            )
+
+
 def _draw(
     photos: pd.DataFrame, said: pd.Series, shares: dict[str, dict[str, float]], seed: int, bound: set[str]
 ) -> pd.Series:
@@ -182,12 +199,13 @@ def _check_enough(counts: pd.Series, labels: list[str], shares: dict[str, float]
         raise UserError(f"Class {few[0]!r} has too few different photos to split ({needed}); add some.")
 
 
-def load_split(paths: Paths) -> pd.DataFrame:
+def load_split(paths: Paths, tell: bool = True) -> pd.DataFrame:
     """`data/split.csv` as a table: path (absolute), label (the folder's), split, group, left_out, source.
 
     A row per file that is there. split is "train", "val" or "test"; photos of one group > 0 are duplicates;
     left_out is "" or why a file is not used; source names the dataset. Where the CSV is missing, or photos
     are new or changed, all are read and the CSV written or brought up to date, as in the prep notebook.
+    With `tell` a sentence is printed where the CSV has photos of a dataset that was not fetched here.
     UserError for a broken CSV.
     """
     class_names(paths)  # first, as it has the clearer words for folders that are not right
@@ -208,6 +226,8 @@ def load_split(paths: Paths) -> pd.DataFrame:
         chosen = {name: share for name, share in (("fraction", val), ("test", test)) if 0 < share < 1}
         return split_photos(photos, find_duplicates(photos), paths, leave_out_duplicates=leaves_out, **chosen)
     both["label"] = both["path"].str.extract(r"^[^/]+/([^/]+)/", expand=False).fillna("")
+    if tell:
+        _tell_away(table[~table["path"].isin(both["path"])], both, paths)
     return _loaded(both, paths)
 
 
@@ -250,7 +270,7 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
 
 def held_out_manifest(paths: Paths) -> pd.DataFrame:
     """The photos to test on, which training never sees: path, label (the folder's), source. May be empty."""
-    table = load_split(paths)
+    table = load_split(paths, tell=False)  # those to train and validate on, asked for beside, tell it
     table = table[(table["split"] == "test") & (table["left_out"] == "")]
     return table[["path", "label", "source"]].reset_index(drop=True)
 
@@ -263,7 +283,7 @@ def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
     """
     if not any(map(is_photo, files_below(paths.train))):
         return None
-    table = load_split(paths)
+    table = load_split(paths, tell=False)
     leaks = table.loc[_leaks(table), "path"]
     if not near:
         contents = {Path(path).read_bytes() for path in table.loc[_trained_duplicates(table), "path"]}
@@ -311,7 +331,8 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     Photos to test on keep theirs: a test whose labels follow the model's answers is none.
 
     The CSV's columns path and label count, others are for the reader; an empty label changes nothing. Without
-    the file the table comes back as it is. UserError for a photo or a class that is not in the dataset.
+    the file the table comes back as it is. UserError for a class that is not in the dataset, and for a photo
+    that neither `data/` nor `data/split.csv` has.
     """
     if not paths.relabel.exists():
         return photos
@@ -325,7 +346,9 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
             raise UserError(f"{paths.relabel} {fault}; choose one of {', '.join(names)}.")
     if twice := list(new.index[new.index.duplicated()]):
         raise UserError(f"{paths.relabel} names {twice[0]} twice; keep one of the lines.")
-    if unknown := sorted(set(new.index) - set(here)):
+    away = set(new.index) - set(here)
+    known = set(_read_split(paths)["path"]) if away else set()  # of those no file may be on this machine
+    if unknown := sorted(away - known):
         raise UserError(
             f"{paths.relabel} names {unknown[0]}, which is not in data/; correct or delete the line."
         )
@@ -336,6 +359,7 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         f"{paths.relabel.name} changes the labels of {changed.sum():,} photos ({told}, "
         f"{changed.get('val', 0):,} val)."
         + (f" {tested:,} photos to test on keep their folder's label." if tested else "")
+        + (f" {len(away):,} photos that it names are not in data/ at present." if away else "")
     )
     return photos.assign(label=label.where(photos["split"] != "test", photos["label"]))
 

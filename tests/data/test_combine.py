@@ -7,8 +7,15 @@ from emo.data.download import fetch_dataset
 from emo.data.duplicates import find_duplicates
 from emo.data.manifest import scan_splits
 from emo.data.set_aside import restore_dataset, set_aside_dataset
-from emo.data.split import held_out_manifest, load_split, split_photos, training_manifests
+from emo.data.split import (
+    held_out_manifest,
+    leaked_photos,
+    load_split,
+    split_photos,
+    training_manifests,
+)
 from emo.errors import UserError
+from emo.paths import get_paths
 from tests.data.files import make_folder, make_zip, photo, sentence, small_set, snapshot
 
 THEIRS = {"happiness": 20, "angry": 20, "contempt": 3}
@@ -20,6 +27,11 @@ def further_set():
         for name, count in THEIRS.items()
         for n in range(count)
     }
+
+
+def project(folder, results):
+    """A machine of its own, whose decisions lie in the results folder that it shares with others."""
+    return get_paths(folder, results=results)
 
 
 @pytest.fixture
@@ -144,3 +156,64 @@ def test_both_are_set_aside_and_come_back_together(both):
     after = snapshot(both.data)
     assert {name for name in after if not name.startswith(".")} == {name for name in before if name[0] != "."}
     assert set(load_split(both).source) == {"first", "second"}
+
+
+@pytest.fixture
+def fresh(tmp_path, capsys):
+    """A second machine with the first of two datasets, and the split that the first machine made of both."""
+    prepared = project(tmp_path / "machine 1", tmp_path / "drive")
+    fetch_dataset(make_zip(tmp_path / "first.zip", small_set()), prepared)
+    fetch_dataset(make_zip(tmp_path / "second.zip", further_set()), prepared, add="second")
+    photos = scan_splits(prepared)
+    split_photos(photos, find_duplicates(photos), prepared, test=0.1)
+    load_split(prepared)
+    assert "not in data/" not in capsys.readouterr().out
+    paths = project(tmp_path / "machine 2", tmp_path / "drive")
+    fetch_dataset(tmp_path / "first.zip", paths)
+    capsys.readouterr()
+    return paths
+
+
+AWAY = "split.csv has 40 photos of second, which are not in data/: fetch that dataset, too"
+
+
+@pytest.mark.parametrize("look", [load_split, training_manifests])
+def test_a_dataset_that_was_not_fetched_here_is_told(fresh, tmp_path, capsys, look):
+    look(fresh)
+    told = capsys.readouterr().out
+    assert told.count(AWAY) == told.count("\n") == 1
+    assert "ADD_SOURCE" in told and "--add second" in told
+    (fresh.train / "happy/mine.png").write_bytes(photo("mine"))  # all is read and the CSV written anew
+    look(fresh)
+    assert capsys.readouterr().out.count(AWAY) == 1
+    fetch_dataset(tmp_path / "second.zip", fresh, add="second")
+    look(fresh)
+    assert AWAY not in capsys.readouterr().out
+
+
+def test_a_dataset_that_is_away_is_told_once_where_photos_are_tested(fresh, capsys):
+    held_out_manifest(fresh)
+    leaked_photos(fresh)
+    training_manifests(fresh)
+    assert capsys.readouterr().out.count(AWAY) == 1
+
+
+def test_photos_that_a_person_removed_are_not_asked_for(both, capsys):
+    load_split(both)
+    capsys.readouterr()
+    for file in both.data.rglob("second_*"):
+        file.unlink()
+    (both.train / "happy/0.png").unlink()
+    load_split(both)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_corrected_label_of_a_photo_that_is_not_fetched_here_stops_nothing(fresh, capsys):
+    lines = "path,label\ntrain/anger/second_0.png,happy\ntrain/anger/0.png,happy\n"
+    fresh.relabel.write_text(lines)
+    train, _ = training_manifests(fresh)
+    assert (train["label"] != train["given"]).sum() == 1
+    assert "1 photos that it names are not in data/" in capsys.readouterr().out
+    fresh.relabel.write_text(lines + "train/anger/nobodys.png,happy\n")
+    with pytest.raises(UserError, match=r"names train/anger/nobodys\.png, which is not in data/"):
+        training_manifests(fresh)
