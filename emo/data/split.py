@@ -156,8 +156,8 @@ def _tell_away(gone: pd.DataFrame, here: pd.DataFrame, paths: Paths) -> None:
         if further and source not in fetched and source not in set(here["source"]):
             print(
                 f"{paths.split.name} has {len(rows):,} photos of {source}, which are not in data/: fetch "
-                f"that dataset, too (ADD_SOURCE and ADD_NAME = {source!r} in the notebook, or emo prepare SOURCE "
-                f"--add {source})."
+                f"that dataset, too (ADD_SOURCE and ADD_NAME = {source!r} in the notebook, or emo prepare "
+                f"SOURCE --add {source})."
             )
 
 
