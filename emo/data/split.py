@@ -93,7 +93,8 @@ def split_photos(
     gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
-    _tell(table, any("test" in wanted for wanted in shares.values()), paths)
+    _tell(table, paths)
+    _tell_untested(table, said["split"].notna(), shares, test > 0, paths)
     _tell_away(gone, table.iloc[: len(photos)], paths)
     return _loaded(table.iloc[: len(photos)], paths)
 
@@ -133,16 +134,40 @@ def _leave_out_duplicates(table: pd.DataFrame, usable: pd.Series, folder: pd.Ser
         table.loc[leaks, "left_out"] = DUPLICATE + other
 
 
-def _tell(table: pd.DataFrame, tests: bool, paths: Paths) -> None:
-    """Prints the counts, and why nothing was drawn to test where that was asked for."""
+def _tell(table: pd.DataFrame, paths: Paths) -> None:
+    """Prints the counts."""
     counts = table.loc[table["left_out"] == "", "split"].value_counts()
     told = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if split in counts)
     print(f"{paths.split}: {told}, {(table['left_out'] != '').sum():,} left out.")
-    if tests and "test" not in counts:
-        print(
-            f"No photos were set aside to test, as {paths.split.name} has given them all a place: what has "
-            "trained must not test. Delete the file to draw anew, and train anew then."
-        )
+
+
+def _tell_untested(
+    table: pd.DataFrame, placed: pd.Series, shares: dict[str, dict[str, float]], asked: bool, paths: Paths
+) -> None:
+    """Prints a sentence for each dataset without photos to test on that was to have some, and why.
+
+    `placed` tells of the first rows of `table`, those of files that are here, whether the older CSV has them.
+    Where no share was `asked` for, a dataset is told of only beside one that brought its own.
+    """
+    used = table[table["left_out"] == ""]
+    tested = set(used.loc[used["split"] == "test", "source"])
+    name = paths.split.name
+    for source, wanted in shares.items():
+        if source in tested or not ("test" in wanted if asked else tested):
+            continue
+        if not asked:
+            why = (
+                f"no test share was chosen: delete {name} and choose one (TEST in the prep notebook, emo "
+                "prepare --test) before you train."
+            )
+        elif placed[placed.index.isin(used.index[used["source"] == source])].all():
+            why = (
+                f"{name} has given them all a place: what has trained must not test. Delete the file to draw "
+                "anew, and train anew then."
+            )
+        else:
+            why = "its classes have too few different photos without a duplicate elsewhere; add some."
+        print(f"No photos{f' of {source}' * (len(shares) > 1)} are set aside to test, as {why}")
 
 
 def _tell_away(gone: pd.DataFrame, here: pd.DataFrame, paths: Paths) -> None:
@@ -182,7 +207,7 @@ def _draw(
     for (source, _), some in units.groupby(["source", "label"]):
         room = len(some) - len(shares[source])  # a photo of each class trains, the other shares get theirs
         for split, share in shares[source].items():
-            wanted = min(max(round(share * len(some)), 1), room)
+            wanted = max(min(max(round(share * len(some)), 1), room), 0)
             room += 1 - wanted
             free = some.index[units.loc[some.index, "split"].isna()]
             free = free.difference(bound, sort=False) if split == "test" else free

@@ -128,6 +128,32 @@ def test_each_dataset_keeps_its_splits_or_gets_its_own(both):
     assert set(table.source[table.path.str.contains("/second_")]) == {"second"}
 
 
+def test_a_dataset_without_photos_to_test_on_is_told_and_why(both, capsys):
+    """The first brought its own; the other has none where no share was chosen, or none is left to draw."""
+    load_split(both)
+    said = "No photos of second are set aside to test, as"
+    assert f"{said} no test share was chosen: delete split.csv" in capsys.readouterr().out
+    photos = scan_splits(both)
+    split_photos(photos, find_duplicates(photos), both, test=0.1)
+    assert f"{said} split.csv has given them all a place" in capsys.readouterr().out
+    both.split.unlink()
+    split_photos(photos, find_duplicates(photos), both, test=0.1)
+    assert "set aside to test" not in capsys.readouterr().out
+
+
+def test_a_dataset_too_small_to_test_on_is_told(paths, tmp_path, capsys):
+    fetch_dataset(make_zip(tmp_path / "first.zip", small_set(splits=(("train", 10),))), paths)
+    few = {f"train/{name}/1.png": photo(f"few{name}") for name in ("happy", "anger")}
+    fetch_dataset(make_zip(tmp_path / "few.zip", few), paths, add="few")
+    photos = scan_splits(paths)
+    split_photos(photos, find_duplicates(photos), paths, test=0.1)
+    told = capsys.readouterr().out
+    assert told.count("set aside to test") == 1
+    assert "No photos of few are set aside to test, as its classes have too few different photos" in told
+    table = load_split(paths)
+    assert list(table.split[table.source == "few"]) == ["train", "train"]  # a photo of each class trains
+
+
 def test_photos_of_a_split_dataset_stay_where_they_are_when_another_joins(paths, tmp_path):
     """And a photo put there by hand counts as the first dataset's, which has its own validation folder."""
     fetch_dataset(make_zip(tmp_path / "first.zip", small_set()), paths)
