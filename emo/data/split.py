@@ -16,7 +16,7 @@ import pandas as pd
 
 from emo.data.duplicates import find_duplicates
 from emo.data.image_io import REASONS
-from emo.data.install import datasets, further_datasets, read_record
+from emo.data.install import BY_HAND, datasets, further_datasets, read_record
 from emo.data.manifest import class_names, is_photo, no_photos, printable, scan_splits
 from emo.errors import UserError
 from emo.files import files_below, write_text
@@ -113,7 +113,7 @@ def _with_what_was_said(
     table["path"] = _relative(table["path"], paths)
     first, further = datasets(paths)
     known = table["path"].map(further).fillna(table["path"].map(old.set_index("path")["source"]))
-    table["source"] = known.fillna("").replace("", first)
+    table["source"] = known.fillna(first).replace(BY_HAND, first)  # fetched since
     said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
     said[said["bytes"] != table["bytes"]] = None  # another photo under that name
     # what a person wrote stays; what an earlier scan or split found is found again, or repaired
@@ -424,9 +424,9 @@ def _read_split(paths: Paths) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS).astype({"bytes": int, "group": int})
     older = [name for name in COLUMNS if name != "source"]  # before 2026-11-27
     table = _read_csv(paths.split, older, optional="source")
-    if not table["source"].any():
+    if (unnamed := table["source"] == "").any():
         first, further = datasets(paths)
-        table["source"] = table["path"].map(further).fillna(first)
+        table.loc[unnamed, "source"] = table.loc[unnamed, "path"].map(further).fillna(first)
     for name in ("group", "bytes"):
         wrong = ~table[name].str.fullmatch(r"[0-9]{1,15}")  # more would not be a size of any file
         if wrong.any():

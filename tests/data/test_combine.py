@@ -173,6 +173,29 @@ def test_a_split_of_before_is_read_and_knows_the_sources_by_the_record(both):
     assert set(load_split(both).source) == {"first", "second"}
 
 
+@pytest.fixture
+def by_hand(paths, tmp_path):
+    """A first dataset that nobody fetched, and a further one."""
+    make_folder(paths.data, small_set())
+    fetch_dataset(make_zip(tmp_path / "second.zip", further_set()), paths, add="second")
+    return paths
+
+
+def test_photos_placed_by_hand_have_a_name_beside_a_further_dataset(by_hand):
+    assert set(load_split(by_hand).source) == {"data", "second"}
+    table = pd.read_csv(by_hand.split)
+    table.replace({"source": {"data": ""}}).to_csv(by_hand.split, index=False)  # as it was written before
+    assert set(load_split(by_hand).source) == {"data", "second"}
+
+
+@pytest.mark.parametrize(("first", "name"), [("by_hand", "data"), ("both", "data"), ("both", "first")])
+def test_a_further_dataset_does_not_take_the_name_of_the_first(request, tmp_path, first, name):
+    paths = request.getfixturevalue(first)
+    with pytest.raises(UserError, match=f"add='{name}' stands for the first dataset") as error:
+        fetch_dataset(make_folder(tmp_path / "third", further_set()), paths, add=name)
+    sentence(error)
+
+
 def test_both_are_set_aside_and_come_back_together(both):
     load_split(both)
     before = snapshot(both.data)
