@@ -160,6 +160,14 @@ def test_prepare_splits_a_folder_and_prints_the_counts(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_prepare_asks_for_the_source_of_what_is_to_be_added(tmp_path, capsys):
+    write_photos(tmp_path / "data/train", 10)
+    assert main(["prepare", "--root", str(tmp_path), "--add", "second"]) == 2
+    told = capsys.readouterr().err
+    assert "emo prepare SOURCE --add second" in told and told.count("\n") == 1
+    assert not (tmp_path / "data/split.csv").exists()
+
+
 def test_evaluate_takes_class_folders_or_a_projects_data(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "data/train", 6, ("happy", "sad"))

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from emo.commands.shared import add_json, as_json
+from emo.errors import UserError
 from emo.paths import get_paths
 
 
@@ -60,6 +61,11 @@ def run(chosen: argparse.Namespace) -> str:
     from emo.data.manifest import scan_splits
     from emo.data.split import split_photos, summarize_split
 
+    if chosen.add is not None and not chosen.source:
+        raise UserError(
+            f"--add {chosen.add} names a dataset and no SOURCE says where it lies; give both: emo prepare "
+            f"SOURCE --add {chosen.add}."
+        )
     paths = get_paths(chosen.root)
     if chosen.source:
         fetch_dataset(chosen.source, paths, chosen.encoding, chosen.add)

@@ -11,11 +11,13 @@ from typing import NamedTuple
 from emo.data.archives import Member
 from emo.data.combine import check_dataset_name, combined
 from emo.data.install import (
+    BY_HAND,
     KeepsDownload,
     add_photos,
     check_room,
     clear_downloads,
     counted,
+    datasets,
     finish_leftovers,
     further_datasets,
     growth,
@@ -206,6 +208,8 @@ def _fetch_further(place: _Place, paths: Paths, encoding: str | None, name: str)
         print(f"{place.name} is already here: {_listed(known['photos'])}.")
         return counted(placed_files(paths.data))
     if not known:
+        if name in (datasets(paths)[0], BY_HAND):
+            raise KeepsDownload(f"add={name!r} stands for the first dataset in data/; choose another name.")
         record = with_further(record, name, place.name)
     with _opened(place, paths, encoding) as source:
         photos, notes = combined(arrange(source.members, place.name), classes, name, place.name)

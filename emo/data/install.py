@@ -20,6 +20,7 @@ from emo.errors import UserError
 from emo.files import files_below, write_text
 from emo.paths import Paths
 
+BY_HAND = "data"  # the name of a first dataset that nobody fetched
 SPARE_BYTES = 256 * 2**20  # stays free on the disk after unpacking, for the model and the table
 
 
@@ -71,15 +72,15 @@ def _is_entry(entry: object) -> bool:
 
 
 def datasets(paths: Paths) -> tuple[str, dict[str, str]]:
-    """The first dataset's name, "" where nothing tells it, and the name of each photo of a further one.
+    """The first dataset's name, "data" where nothing tells it, and the name of each photo of a further one.
 
     Photos go by their place below `data/`; those that nobody fetched count as the first dataset's.
     """
     record = read_record(paths.dataset_record)
     further = further_datasets(record).items()
-    return _stem(record.get("source", "")), {
-        place: name for name, entry in further for place in _files(entry)
-    }
+    source = record.get("source")
+    first = _stem(source) if isinstance(source, str) else ""
+    return first or BY_HAND, {place: name for name, entry in further for place in _files(entry)}
 
 
 def _stem(source: str) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from emo.data.duplicates import find_duplicates
 from emo.data.image_io import REASONS
-from emo.data.install import datasets
+from emo.data.install import BY_HAND, datasets, further_datasets, read_record
 from emo.data.manifest import class_names, is_photo, no_photos, printable, scan_splits
 from emo.errors import UserError
 from emo.files import files_below, write_text
@@ -93,7 +93,9 @@ def split_photos(
     gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
-    _tell(table, any("test" in wanted for wanted in shares.values()), paths)
+    _tell(table, paths)
+    _tell_untested(table, said["split"].notna(), shares, test > 0, paths)
+    _tell_away(gone, table.iloc[: len(photos)], paths)
     return _loaded(table.iloc[: len(photos)], paths)
 
 
@@ -111,7 +113,7 @@ def _with_what_was_said(
     table["path"] = _relative(table["path"], paths)
     first, further = datasets(paths)
     known = table["path"].map(further).fillna(table["path"].map(old.set_index("path")["source"]))
-    table["source"] = known.fillna("").replace("", first)
+    table["source"] = known.fillna(first).replace(BY_HAND, first)  # fetched since
     said = old.set_index("path").reindex(table["path"]).set_axis(table.index)
     said[said["bytes"] != table["bytes"]] = None  # another photo under that name
     # what a person wrote stays; what an earlier scan or split found is found again, or repaired
@@ -132,16 +134,56 @@ def _leave_out_duplicates(table: pd.DataFrame, usable: pd.Series, folder: pd.Ser
         table.loc[leaks, "left_out"] = DUPLICATE + other
 
 
-def _tell(table: pd.DataFrame, tests: bool, paths: Paths) -> None:
-    """Prints the counts, and why nothing was drawn to test where that was asked for."""
+def _tell(table: pd.DataFrame, paths: Paths) -> None:
+    """Prints the counts."""
     counts = table.loc[table["left_out"] == "", "split"].value_counts()
     told = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if split in counts)
     print(f"{paths.split}: {told}, {(table['left_out'] != '').sum():,} left out.")
-    if tests and "test" not in counts:
-        print(
-            f"No photos were set aside to test, as {paths.split.name} has given them all a place: what has "
-            "trained must not test. Delete the file to draw anew, and train anew then."
-        )
+
+
+def _tell_untested(
+    table: pd.DataFrame, placed: pd.Series, shares: dict[str, dict[str, float]], asked: bool, paths: Paths
+) -> None:
+    """Prints a sentence for each dataset without photos to test on that was to have some, and why.
+
+    `placed` tells of the first rows of `table`, those of files that are here, whether the older CSV has them.
+    Where no share was `asked` for, a dataset is told of only beside one that brought its own.
+    """
+    used = table[table["left_out"] == ""]
+    tested = set(used.loc[used["split"] == "test", "source"])
+    name = paths.split.name
+    for source, wanted in shares.items():
+        if source in tested or not ("test" in wanted if asked else tested):
+            continue
+        if not asked:
+            why = (
+                f"no test share was chosen: delete {name} and choose one (TEST in the prep notebook, emo "
+                "prepare --test) before you train."
+            )
+        elif placed[placed.index.isin(used.index[used["source"] == source])].all():
+            why = (
+                f"{name} has given them all a place: what has trained must not test. Delete the file to draw "
+                "anew, and train anew then."
+            )
+        else:
+            why = "its classes have too few different photos without a duplicate elsewhere; add some."
+        print(f"No photos{f' of {source}' * (len(shares) > 1)} are set aside to test, as {why}")
+
+
+def _tell_away(gone: pd.DataFrame, here: pd.DataFrame, paths: Paths) -> None:
+    """Prints a sentence for each further dataset of which no photo is here, where nobody removed them.
+
+    `gone` and `here` are the rows of `data/split.csv` without and with a file.
+    """
+    fetched = further_datasets(read_record(paths.dataset_record))  # what lacks of these, a person removed
+    for source, rows in gone.groupby("source"):
+        further = source and rows["path"].str.rsplit("/").str[-1].str.startswith(f"{source}_").all()
+        if further and source not in fetched and source not in set(here["source"]):
+            print(
+                f"{paths.split.name} has {len(rows):,} photos of {source}, which are not in data/: fetch "
+                f"that dataset, too (ADD_SOURCE and ADD_NAME = {source!r} in the notebook, or emo prepare "
+                f"SOURCE --add {source})."
+            )
 
 
 def _draw(
@@ -165,7 +207,7 @@ def _draw(
     for (source, _), some in units.groupby(["source", "label"]):
         room = len(some) - len(shares[source])  # a photo of each class trains, the other shares get theirs
         for split, share in shares[source].items():
-            wanted = min(max(round(share * len(some)), 1), room)
+            wanted = max(min(max(round(share * len(some)), 1), room), 0)
             room += 1 - wanted
             free = some.index[units.loc[some.index, "split"].isna()]
             free = free.difference(bound, sort=False) if split == "test" else free
@@ -182,12 +224,13 @@ def _check_enough(counts: pd.Series, labels: list[str], shares: dict[str, float]
         raise UserError(f"Class {few[0]!r} has too few different photos to split ({needed}); add some.")
 
 
-def load_split(paths: Paths) -> pd.DataFrame:
+def load_split(paths: Paths, tell: bool = True) -> pd.DataFrame:
     """`data/split.csv` as a table: path (absolute), label (the folder's), split, group, left_out, source.
 
     A row per file that is there. split is "train", "val" or "test"; photos of one group > 0 are duplicates;
     left_out is "" or why a file is not used; source names the dataset. Where the CSV is missing, or photos
     are new or changed, all are read and the CSV written or brought up to date, as in the prep notebook.
+    With `tell` a sentence is printed where the CSV has photos of a dataset that was not fetched here.
     UserError for a broken CSV.
     """
     class_names(paths)  # first, as it has the clearer words for folders that are not right
@@ -208,6 +251,8 @@ def load_split(paths: Paths) -> pd.DataFrame:
         chosen = {name: share for name, share in (("fraction", val), ("test", test)) if 0 < share < 1}
         return split_photos(photos, find_duplicates(photos), paths, leave_out_duplicates=leaves_out, **chosen)
     both["label"] = both["path"].str.extract(r"^[^/]+/([^/]+)/", expand=False).fillna("")
+    if tell:
+        _tell_away(table[~table["path"].isin(both["path"])], both, paths)
     return _loaded(both, paths)
 
 
@@ -250,7 +295,7 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
 
 def held_out_manifest(paths: Paths) -> pd.DataFrame:
     """The photos to test on, which training never sees: path, label (the folder's), source. May be empty."""
-    table = load_split(paths)
+    table = load_split(paths, tell=False)  # those to train and validate on, asked for beside, tell it
     table = table[(table["split"] == "test") & (table["left_out"] == "")]
     return table[["path", "label", "source"]].reset_index(drop=True)
 
@@ -263,7 +308,7 @@ def leaked_photos(paths: Paths, near: bool = True) -> list[str] | None:
     """
     if not any(map(is_photo, files_below(paths.train))):
         return None
-    table = load_split(paths)
+    table = load_split(paths, tell=False)
     leaks = table.loc[_leaks(table), "path"]
     if not near:
         contents = {Path(path).read_bytes() for path in table.loc[_trained_duplicates(table), "path"]}
@@ -311,7 +356,8 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     Photos to test on keep theirs: a test whose labels follow the model's answers is none.
 
     The CSV's columns path and label count, others are for the reader; an empty label changes nothing. Without
-    the file the table comes back as it is. UserError for a photo or a class that is not in the dataset.
+    the file the table comes back as it is. UserError for a class that is not in the dataset, and for a photo
+    that neither `data/` nor `data/split.csv` has.
     """
     if not paths.relabel.exists():
         return photos
@@ -325,7 +371,9 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
             raise UserError(f"{paths.relabel} {fault}; choose one of {', '.join(names)}.")
     if twice := list(new.index[new.index.duplicated()]):
         raise UserError(f"{paths.relabel} names {twice[0]} twice; keep one of the lines.")
-    if unknown := sorted(set(new.index) - set(here)):
+    away = set(new.index) - set(here)
+    known = set(_read_split(paths)["path"]) if away else set()  # of those no file may be on this machine
+    if unknown := sorted(away - known):
         raise UserError(
             f"{paths.relabel} names {unknown[0]}, which is not in data/; correct or delete the line."
         )
@@ -336,6 +384,7 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         f"{paths.relabel.name} changes the labels of {changed.sum():,} photos ({told}, "
         f"{changed.get('val', 0):,} val)."
         + (f" {tested:,} photos to test on keep their folder's label." if tested else "")
+        + (f" {len(away):,} photos that it names are not in data/ at present." if away else "")
     )
     return photos.assign(label=label.where(photos["split"] != "test", photos["label"]))
 
@@ -375,9 +424,9 @@ def _read_split(paths: Paths) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS).astype({"bytes": int, "group": int})
     older = [name for name in COLUMNS if name != "source"]  # before 2026-11-27
     table = _read_csv(paths.split, older, optional="source")
-    if not table["source"].any():
+    if (unnamed := table["source"] == "").any():
         first, further = datasets(paths)
-        table["source"] = table["path"].map(further).fillna(first)
+        table.loc[unnamed, "source"] = table.loc[unnamed, "path"].map(further).fillna(first)
     for name in ("group", "bytes"):
         wrong = ~table[name].str.fullmatch(r"[0-9]{1,15}")  # more would not be a size of any file
         if wrong.any():

@@ -62,12 +62,16 @@ def _data(classifier: Classifier, paths: Paths) -> dict:
         return {"counts": None, "record": {}, "further": {}, "split": {}}
     try:
         record = json.loads(paths.dataset_record.read_text(encoding="utf-8-sig"))
-        record["source"] = _public(record["source"])
-    except (OSError, ValueError, TypeError, KeyError):  # none: the photos were placed by hand
-        record = {}
+    except (OSError, ValueError):
+        record = None
+    record = record if isinstance(record, dict) else {}
     further = {
         name: entry | {"source": _public(entry["source"])} for name, entry in further_datasets(record).items()
     }
+    if isinstance(record.get("source"), str):
+        record["source"] = _public(record["source"])
+    else:  # the photos were placed by hand
+        record = {}
     return {"counts": counts, "record": record, "further": further, "split": count_splits(paths)}
 
 

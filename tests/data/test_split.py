@@ -286,7 +286,7 @@ def test_bad_files_are_left_out_with_their_reason(paths, capsys):
     told = capsys.readouterr().out
     assert "Left out 5 of 35 files" in told
     assert " (train/README.txt: not a photo" in told and "train/happy/bad0.png: empty file, " in told
-    assert "train/happy/bad0.png,train,0,0,,empty file\n" in paths.split.read_text()
+    assert "train/happy/bad0.png,train,0,0,data,empty file\n" in paths.split.read_text()
 
     write_photos(paths.train, 1, classes=("happy",), seed=4)
     (paths.train / "happy/happy_000.jpg").rename(paths.train / "happy/bad0.png")  # repaired

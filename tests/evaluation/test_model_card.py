@@ -156,6 +156,22 @@ def test_a_folder_on_somebodys_machine_is_not_told(classifier, dataset, made):
     assert "ivan" not in text
 
 
+@pytest.mark.parametrize("first", ['"source": "faces.zip", ', ""])
+def test_a_further_dataset_is_on_the_card_whoever_placed_the_first(classifier, dataset, made, first):
+    further = '{"source": "/home/ivan/more.zip", "fetched": "2026-11-27T01:02:03", "sha256": "def"}'
+    dataset.dataset_record.write_text(f'{{{first}"further": {{"theirs": {further}}}}}')
+    text = write_card(classifier, made, dataset).read_text(encoding="utf-8")
+    assert "Beside it theirs, from more.zip on 2026-11-27, SHA-256 `def`." in text
+    assert ("Fetched from faces.zip." if first else "Placed in `data/` by hand.") in text
+    assert "ivan" not in text and "\n\n\n" not in text
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"source": 3}', '{"further": {"a": {"source": 1}}}', "null"])
+def test_a_record_that_tells_nothing_is_that_of_photos_placed_by_hand(classifier, dataset, made, record):
+    dataset.dataset_record.write_text(record)
+    assert "Placed in `data/` by hand.\nPhotos in" in write_card(classifier, made, dataset).read_text("utf-8")
+
+
 def test_an_edited_card_is_kept_and_an_unedited_one_replaced(classifier, dataset, made):
     card = write_card(classifier, made, dataset)
     other = report(random_answers(90), NAMES)

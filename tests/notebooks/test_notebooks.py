@@ -11,6 +11,7 @@ import nbformat
 import papermill
 import pytest
 
+import emo_utils
 from emo.experiments import experiment_menu, get_experiment
 from emo.paths import get_paths
 from emo.tracking.table import read_table
@@ -177,6 +178,24 @@ def test_a_users_mistake_shows_one_sentence_and_no_trace(executed, tmp_path):
     assert len(error.traceback) == 1
     assert "Experiment has no field 'epoch'; did you mean 'epochs'?" in error.traceback[0]
     assert "Experiment has no field 'epoch'" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [TRAIN, TEST])
+def test_a_fresh_machine_fetches_both_datasets_as_the_prep_notebook_does(name, tmp_path):
+    write_photos(tmp_path / "first/train", 3)
+    write_photos(tmp_path / "further", 2, seed=1)
+    prep, form, fetch = (
+        next(cell.source for cell in nbformat.read(PROJECT / file, as_version=4).cells if sign in cell.source)
+        for file, sign in ((PREP, "# @param"), (name, "# @param"), (name, "emo.fetch_dataset("))
+    )
+    captions = prep[prep.index("# @markdown Another dataset") : prep.index("# @markdown ### The split")]
+    assert captions in form
+    cell = {"emo": emo_utils}
+    exec(form, cell)
+    cell |= {"ROOT": str(tmp_path / "project"), "SOURCE": str(tmp_path / "first")}
+    exec(fetch, cell | {"ADD_SOURCE": str(tmp_path / "further"), "ADD_NAME": "theirs"})
+    files = [file.name for file in (tmp_path / "project/data/train").rglob("*.jpg")]
+    assert (len(files), sum(file.startswith("theirs_") for file in files)) == (15, 6)
 
 
 @pytest.mark.parametrize("name", [PREP, TRAIN, TEST])
