@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   emo predict holiday/ --csv answers.csv    each photo of a folder
   emo prepare sample                        photos into data/
   emo train finetune_mini --set epochs=5    a model into model/
-  emo evaluate data/                        how good it is
+  emo evaluate data/                        how good that model is
   emo demo                                  a page for camera and photos"""
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells have it: 128 and the signal's number
 

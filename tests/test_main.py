@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from emo import __version__
 from emo.__main__ import main
+from emo.paths import EMO_MINI
 from tests.fixtures import write_photos
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -176,7 +178,9 @@ def test_evaluate_takes_class_folders_or_a_projects_data(tmp_path, capsys, monke
     assert said["photos"] == 10 and list(said["per_class"]) == ["happy", "sad"]
     assert said["model"].startswith("emo_mini")
     *figures, page = here(capsys, "evaluate", "data", "--report", "reports").splitlines()
-    assert figures[0].startswith(f"On test photos: accuracy {said['accuracy']:.1%} (95% interval ")
+    assert figures[0].startswith(
+        f"emo_mini.h5 on test photos: accuracy {said['accuracy']:.1%} (95% interval "
+    )
     assert figures[2].split() == ["precision", "recall", "f1", "photos"] and len(figures) == 6
     assert page.startswith("reports/") and "<html" in Path(page).read_text(encoding="utf-8")
     assert here(capsys, "evaluate", ".").startswith(figures[0])
@@ -186,6 +190,26 @@ def test_evaluate_takes_class_folders_or_a_projects_data(tmp_path, capsys, monke
     write_photos(tmp_path / "mine", 1, ("anger",))
     assert main(["evaluate", "mine"]) == 2
     assert "labelled anger, but emo_mini" in capsys.readouterr().err
+
+
+def test_evaluate_measures_the_newest_model_of_the_photos_project(tmp_path, capsys, monkeypatch):
+    root = tmp_path / "faces"
+    write_photos(root / "data/train", 6, ("happy", "sad"))
+    write_photos(root / "data/test", 5, ("happy", "sad"), seed=1)
+    write_photos(tmp_path / "others", 2, ("happy", "sad"))
+    (root / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert here(capsys, "evaluate", "faces/data").startswith("emo_mini.h5 on test photos: accuracy ")
+    for number, name in enumerate(("older.h5", "mine.h5")):
+        shutil.copy(EMO_MINI, root / "model" / name)
+        os.utime(root / "model" / name, (number, number))
+    for folder in ("faces/data", "faces"):
+        assert here(capsys, "evaluate", folder).startswith("mine.h5 on test photos: accuracy ")
+    assert here(capsys, "evaluate", "faces/data/test").startswith("mine.h5: accuracy ")
+    said = here(capsys, "evaluate", "faces/data", "--json")
+    assert next(iter(json.loads(said).items())) == ("model", "mine.h5")
+    for asked in (["others"], ["faces/data/test", "--model", "emo_mini"]):
+        assert here(capsys, "evaluate", *asked).startswith("emo_mini.h5: accuracy ")
 
 
 def write_video(path: Path, count: int) -> None:

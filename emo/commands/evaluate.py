@@ -16,7 +16,8 @@ def add(commands) -> None:
     command = commands.add_parser(
         "evaluate",
         help="measure a model on labelled photos",
-        description="Prints accuracy with its 95% interval, and precision, recall and F1 of each class.",
+        description="Prints which model answered, accuracy with its 95% interval, and precision, recall and "
+        "F1 of each class.",
     )
     command.add_argument(
         "folder",
@@ -24,7 +25,11 @@ def add(commands) -> None:
         help="a folder with a sub-folder per class; or a project's data/, where the photos held out to test "
         "count, or else those to validate",
     )
-    add_model(command)
+    add_model(
+        command,
+        None,
+        "the newest in model/ beside the data/ that holds FOLDER, else emo_mini, which comes along",
+    )
     command.add_argument(
         "--report",
         type=Path,
@@ -39,13 +44,29 @@ def run(chosen: argparse.Namespace) -> str:
     """The figures and a row per class; where a report was asked for, its path in the last line."""
     from emo.evaluation.report_file import figures, save_report
 
-    report = _measured(user_path(chosen.folder), open_model(chosen))
+    folder = user_path(chosen.folder)
+    if chosen.model is None:
+        chosen.model = _newest_beside(folder)
+    report = _measured(folder, open_model(chosen))
     page = save_report(report, chosen.report) if chosen.report else None
     if chosen.json:
         return as_json(figures(report) | ({"report": page} if page else {}))
     table = report.per_class.to_string(float_format="{:.3f}".format)
-    told = f"On {report.split.title} photos: {report}" if report.split else str(report)
+    photos = f" on {report.split.title} photos" if report.split else ""
+    told = f"{report.model}{photos}: {report}"
     return "\n\n".join(filter(None, (told, table, page and str(page))))
+
+
+def _newest_beside(folder: Path) -> str | Path:
+    """The newest model of the project that the photos belong to; `emo_mini` for others."""
+    from emo.inference.classifier import find_model
+
+    folder = folder.resolve()
+    for data in (folder / "data", folder, *folder.parents):
+        models = data.parent / "model"
+        if data.name == "data" and data.is_dir() and models.is_dir():
+            return find_model("", models)
+    return "emo_mini"
 
 
 def _measured(folder: Path, classifier):

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 KEYWORD = r"\b(class_names|image_size|preprocessing)=(?=[, ])"  # to pass; one that was passed has its value
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
-    """The option `--model`, and those that tell what a third-party file does not."""
+def add_model(
+    command: argparse.ArgumentParser,
+    default: str | None = "emo_mini",
+    without: str = "emo_mini, which comes along",
+) -> None:
+    """The option `--model`, and those that tell what a third-party file does not.
+
+    `without` says in its help what answers without it.
+    """
     command.add_argument(
         "--model",
-        default="emo_mini",
-        help="a .h5 or .keras, its name in model/, or hf://owner/name (emo_mini, which comes along)",
+        default=default,
+        help=f"a .h5 or .keras, its name in model/, or hf://owner/name ({without})",
     )
     facts = command.add_argument_group("what a third-party model does not say itself")
     facts.add_argument("--class-names", metavar="A,B,…|FILE", help="in the order of its outputs")
