@@ -12,6 +12,7 @@ from emo.data.archives import Member
 from emo.data.combine import check_dataset_name, combined
 from emo.data.install import (
     BY_HAND,
+    Growth,
     KeepsDownload,
     add_photos,
     check_room,
@@ -200,7 +201,7 @@ def _fetch_further(place: _Place, paths: Paths, encoding: str | None, name: str)
     classes = class_names(paths)
     record = read_record(paths.dataset_record)
     known = further_datasets(record).get(name)
-    if known and known["source"] != place.name:
+    if known and known["source"] != place.name and not _same_file(known, place):
         raise KeepsDownload(
             f"add={name!r} is the name of {known['source']}, fetched {known['fetched']}; choose another."
         )
@@ -210,8 +211,11 @@ def _fetch_further(place: _Place, paths: Paths, encoding: str | None, name: str)
     if not known:
         if name in (datasets(paths)[0], BY_HAND):
             raise KeepsDownload(f"add={name!r} stands for the first dataset in data/; choose another name.")
-        record = with_further(record, name, place.name)
+        _check_not_here(record, name, place)
+        fetched, record = record, with_further(record, name, place.name)
     with _opened(place, paths, encoding) as source:
+        if not known:
+            _check_not_here(fetched, name, place, source.sha256)
         photos, notes = combined(arrange(source.members, place.name), classes, name, place.name)
         grown = growth(photos, paths, further_datasets(record)[name])
         if grown.taken:
@@ -221,7 +225,24 @@ def _fetch_further(place: _Place, paths: Paths, encoding: str | None, name: str)
             _tell(f"Added {place.name} as {name}: {_listed(counted(grown.new))}", source, photos, notes)
         else:
             print(f"{place.name} is already here: {_listed(counted(photos))}.")
+        _tell_differences(grown)
     return counted(placed_files(paths.data))
+
+
+def _same_file(entry: dict, place: _Place) -> bool:
+    """Whether the source is the file that the record's entry is of, wherever it lies now."""
+    return bool(place.path and place.path.is_file() and entry.get("sha256") == sha256(place.path))
+
+
+def _check_not_here(record: dict, name: str, place: _Place, digest: str | None = None) -> None:
+    """Raises UserError where the record has the source, by its name or content: each photo would be twice."""
+    known = {"the first dataset": record} | further_datasets(record)
+    for title, entry in known.items():
+        if entry.get("source") == place.name or (digest and entry.get("sha256") == digest):
+            raise UserError(
+                f"{place.name} is in data/ already, as {title}, and add={name!r} would bring each photo a "
+                "second time; give another source, or rename it if it holds other photos now."
+            )
 
 
 @contextmanager
@@ -257,19 +278,25 @@ def _update(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]
         if fault or grown.removed > len(photos) - len(grown.new):
             fault = f"{place.name} holds other photos than it did{f' and {fault}' if fault else ''}"
             raise in_the_way(paths, place.name, record, fault)
-        differs = {
-            "were removed from it since, and stay in data/": grown.removed,
-            "have changed in it, and stay as they were fetched": grown.changed,
-            "stay out, as data/ has other photos in their places": grown.taken,
-        }
-        differs = [f"{count:,} photos {what}." for what, count in differs.items() if count]
         if grown.new:
             add_photos(grown.new, paths, record, source.sha256)
             _tell(f"Added what is new in {place.name}: {_listed(counted(grown.new))}", source, photos, notes)
         else:
             print(f"{place.name} is already here: {_listed(counted(placed_files(paths.data)))}.")
-        print(*differs, sep="\n", end="\n" * bool(differs))
+        _tell_differences(grown)
     return counted(placed_files(paths.data))
+
+
+def _tell_differences(grown: Growth) -> None:
+    """Prints a sentence for each way in which a source differs from what was fetched of it."""
+    differs = {
+        "were removed from it since, and stay in data/": grown.removed,
+        "have changed in it, and stay as they were fetched": grown.changed,
+        "stay out, as data/ has other photos in their places": grown.taken,
+    }
+    for what, count in differs.items():
+        if count:
+            print(f"{count:,} photos {what}.")
 
 
 def _classes_fault(photos: dict, paths: Paths) -> str:

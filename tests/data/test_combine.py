@@ -104,6 +104,39 @@ def test_a_name_belongs_to_one_source_and_its_files_are_not_overwritten(both, tm
     assert (both.train / "happy/mine_0.png").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize(("source", "known"), [("first.zip", "the first dataset"), ("second.zip", "second")])
+def test_a_source_that_is_here_does_not_join_again_under_another_name(both, tmp_path, source, known, moved):
+    before = snapshot(both.data)
+    if moved:
+        (tmp_path / source).rename(tmp_path / "moved.zip")
+    with pytest.raises(UserError, match=f"is in data/ already, as {known}, and add='third' would") as error:
+        fetch_dataset(tmp_path / ("moved.zip" if moved else source), both, add="third")
+    sentence(error)
+    assert snapshot(both.data) == before
+
+
+def test_a_further_dataset_that_was_moved_is_known_by_its_content(both, tmp_path, capsys):
+    (tmp_path / "second.zip").rename(tmp_path / "moved.zip")
+    before = snapshot(both.data)
+    fetch_dataset(tmp_path / "moved.zip", both, add="second")
+    assert "already here: 40 photos in train" in capsys.readouterr().out
+    assert snapshot(both.data) == before
+
+
+def test_what_left_or_changed_in_a_further_dataset_stays_and_is_told(both, tmp_path, capsys):
+    files = further_set() | {"train/angry/1.png": photo("other", size=(50, 50))}
+    del files["train/angry/0.png"]
+    before = snapshot(both.train)
+    for more in ({}, {"train/angry/new.png": photo("new one")}):
+        capsys.readouterr()
+        fetch_dataset(make_zip(tmp_path / "second.zip", files | more), both, add="second")
+        told = capsys.readouterr().out
+        assert "1 photos were removed from it since, and stay in data/." in told
+        assert "1 photos have changed in it, and stay as they were fetched." in told
+    assert {name: snapshot(both.train)[name] for name in before} == before
+
+
 def test_a_first_dataset_comes_first(paths, tmp_path):
     with pytest.raises(UserError, match="without add='second'"):
         fetch_dataset(make_zip(tmp_path / "second.zip", further_set()), paths, add="second")
