@@ -91,6 +91,7 @@ def split_photos(
     if leave_out_duplicates:
         _leave_out_duplicates(table, usable, folder)
     gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
+    gone, table["group"] = _renumbered(gone, table, said["group"])
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
     _tell(table, paths)
@@ -132,6 +133,21 @@ def _leave_out_duplicates(table: pd.DataFrame, usable: pd.Series, folder: pd.Ser
         beyond = table.loc[usable & (folder == other) & (table["group"] > 0), "group"]
         leaks = usable & (table["split"] == split) & table["group"].isin(beyond)
         table.loc[leaks, "left_out"] = DUPLICATE + other
+
+
+def _renumbered(gone: pd.DataFrame, table: pd.DataFrame, before: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+    """Rows of photos that are away, and the groups of those that are here: the same duplicates as before.
+
+    `before` are the older groups of the rows of `table`, by which those that are away still go.
+    """
+    groups, free = table["group"].copy(), table["group"].max() + 1
+    numbers = {0: 0}
+    for group in sorted(set(gone["group"]) - {0}):
+        here = groups[before == group]
+        numbers[group] = here.max() if (here > 0).any() else free
+        groups[here.index] = groups[here.index].where(here > 0, numbers[group])
+        free = max(free, numbers[group] + 1)
+    return gone.assign(group=gone["group"].map(numbers)), groups
 
 
 def _tell(table: pd.DataFrame, paths: Paths) -> None:
@@ -367,15 +383,16 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     names = class_names(paths)
     for path, label in new.items():
         if label not in names:
-            fault = f"calls {path} {label!r}, which is no class"
+            fault = f"calls {printable(path)} {label!r}, which is no class"
             raise UserError(f"{paths.relabel} {fault}; choose one of {', '.join(names)}.")
     if twice := list(new.index[new.index.duplicated()]):
-        raise UserError(f"{paths.relabel} names {twice[0]} twice; keep one of the lines.")
+        raise UserError(f"{paths.relabel} names {printable(twice[0])} twice; keep one of the lines.")
     away = set(new.index) - set(here)
     known = set(_read_split(paths)["path"]) if away else set()  # of those no file may be on this machine
     if unknown := sorted(away - known):
         raise UserError(
-            f"{paths.relabel} names {unknown[0]}, which is not in data/; correct or delete the line."
+            f"{paths.relabel} names {printable(unknown[0])}, which is not in data/; correct or delete the "
+            "line."
         )
     label = here.map(new).fillna(photos["label"])
     changed = photos.loc[label != photos["label"], "split"].value_counts()
@@ -430,15 +447,16 @@ def _read_split(paths: Paths) -> pd.DataFrame:
     for name in ("group", "bytes"):
         wrong = ~table[name].str.fullmatch(r"[0-9]{1,15}")  # more would not be a size of any file
         if wrong.any():
-            fault = f"has no whole number from 0 up in {name!r} of {table.loc[wrong, 'path'].iloc[0]}"
+            fault = (
+                f"has no whole number from 0 up in {name!r} of {printable(table.loc[wrong, 'path'].iloc[0])}"
+            )
             raise UserError(f"{paths.split} {fault}; correct the line, or delete the file to split anew.")
         table[name] = table[name].astype(int)
     wrong = table[~table["split"].isin(SPLITS) | table["path"].duplicated()]
     if len(wrong):
         row = wrong.iloc[0]
-        fault = (
-            f"puts {row.path} into {row.split!r}" if row.split not in SPLITS else f"names {row.path} twice"
-        )
+        path = printable(row.path)
+        fault = f"puts {path} into {row.split!r}" if row.split not in SPLITS else f"names {path} twice"
         raise UserError(f"{paths.split} {fault}; correct the line: {', '.join(SPLITS)} are the splits.")
     return table
 

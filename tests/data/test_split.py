@@ -173,6 +173,25 @@ def test_a_photo_that_is_away_keeps_its_place(photos):
     assert away in in_split(load_split(photos), "val")
 
 
+def test_photos_that_are_away_stay_the_duplicates_of_their_own_alone(photos):
+    """Their groups of an older search were kept beside new numbers, which other photos have."""
+
+    def groups(table):
+        paired = table[table["group"] > 0].groupby("group")["path"]
+        return {frozenset(path.rsplit("/", 1)[1] for path in paths) for _, paths in paired}
+
+    before = groups(split(photos))
+    away = [f"anger/duplicate_{n:03d}.jpg" for n in range(3)] + [f"happy/happy_{n:03d}.jpg" for n in (1, 2)]
+    contents = {place: (photos.train / place).read_bytes() for place in away}
+    for place in away:  # of the first pair one, of two others both
+        (photos.train / place).unlink()
+    split(photos)
+    split(photos)
+    for place, content in contents.items():
+        (photos.train / place).write_bytes(content)
+    assert groups(load_split(photos)) == before
+
+
 def test_data_val_is_respected_and_duplicates_beyond_can_be_left_out(photos):
     write_photos(photos.val, 3, seed=5)
     write_photos(photos.test, 3, seed=6)
