@@ -133,7 +133,8 @@ def main() -> None:
                 100 * measured(variant, seed, chosen.start, paths, labels)["accuracy"]
                 for seed in chosen.seeds
             ]
-            rows.append((variant, f"{np.mean(reached):.1f} ({min(reached):.1f}–{max(reached):.1f})"))
+            spread = f" ({min(reached):.1f}–{max(reached):.1f})" * (len(reached) > 1)
+            rows.append((variant, f"{np.mean(reached):.1f}{spread}"))
     print(f"\n{markdown(['labels', 'test accuracy, %'], rows)}\n\n{device_name()} · {versions()}")
 
 
