@@ -12,6 +12,7 @@ from enum import Enum
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from emo.data.duplicates import find_duplicates
@@ -140,14 +141,12 @@ def _renumbered(gone: pd.DataFrame, table: pd.DataFrame, before: pd.Series) -> t
 
     `before` are the older groups of the rows of `table`, by which those that are away still go.
     """
-    groups, free = table["group"].copy(), table["group"].max() + 1
-    numbers = {0: 0}
-    for group in sorted(set(gone["group"]) - {0}):
-        here = groups[before == group]
-        numbers[group] = here.max() if (here > 0).any() else free
-        groups[here.index] = groups[here.index].where(here > 0, numbers[group])
-        free = max(free, numbers[group] + 1)
-    return gone.assign(group=gone["group"].map(numbers)), groups
+    away = sorted(set(gone["group"]) - {0})
+    numbers = table["group"].groupby(before).max().reindex(away, fill_value=0)
+    alone = numbers.index[numbers == 0]
+    numbers[alone] = table["group"].max() + 1 + np.arange(len(alone))
+    groups = table["group"].where(table["group"] > 0, before.map(numbers).fillna(0)).astype(int)
+    return gone.assign(group=gone["group"].map(numbers).fillna(0).astype(int)), groups
 
 
 def _tell(table: pd.DataFrame, paths: Paths) -> None:
