@@ -11,6 +11,7 @@ from emo.data.split import training_manifests
 from emo.paths import get_paths
 from tests.fixtures import write_photos
 from tools.bench import noisy_labels
+from tools.bench.label_audit import write_relabel
 from tools.bench.small_data import projects
 
 TINY = {"backbone": "tiny", "weights": None, "epochs": 1, "warmup_epochs": 0.0, "batch_size": 4}
@@ -50,11 +51,10 @@ def test_a_row_per_variant_and_a_second_call_repeats_no_run(few_photos, capsys):
 
 def test_all_labels_are_right_where_relabel_csv_repairs_them(few_photos, tmp_path):
     clean = projects(str(tmp_path / "photos"), [36], tmp_path)[36]
-    paths, right = noisy_labels.mislabelled(clean, few_photos.root)
+    paths, table = noisy_labels.mislabelled(clean, few_photos.root)
     files = list(paths.train.glob("*/*"))
     named = {file.name: file.name.partition("_")[0] for file in files}
     assert sum(file.parent.name != named[file.name] for file in files) == 11
-    given = right.index.to_series().map(lambda path: path.split("/")[1])
-    noisy_labels.write_relabel(right, given, paths)
+    write_relabel(table, table["right"], paths)
     photos = pd.concat(training_manifests(paths))
     assert dict(zip(photos["path"].map(lambda path: Path(path).name), photos["label"], strict=True)) == named

@@ -7,6 +7,7 @@ set must have a `val` folder, whose labels stay. Photos, features and runs stay 
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,10 +29,10 @@ SEEDS = (42, 43, 44)
 EXPERIMENT = {"image_size": 96, "augment": False, "views": 1}
 
 
-def flip_labels(labels: pd.Series, names: tuple[str, ...]) -> pd.Series:
-    """The labels, `FLIPPED` of them replaced at random by another class."""
-    random = np.random.default_rng(0)
-    chosen = random.choice(len(labels), round(FLIPPED * len(labels)), replace=False)
+def flip_labels(labels: pd.Series, names: Sequence[str], share: float = FLIPPED, seed: int = 0) -> pd.Series:
+    """The labels, that share of them replaced at random by another class."""
+    random = np.random.default_rng(seed)
+    chosen = random.choice(len(labels), round(share * len(labels)), replace=False)
     flipped = labels.copy()
     flipped.iloc[chosen] = [random.choice([n for n in names if n != label]) for label in labels.iloc[chosen]]
     return flipped

@@ -22,6 +22,7 @@ from emo.inference.classifier import load_classifier
 from emo.paths import Paths, get_paths
 from emo.training.label_audit import audit_labels
 from emo.training.train import train
+from tools.bench.label_audit import flip_labels, write_relabel
 from tools.bench.small_data import kept_file, link_photos, projects
 from tools.readme.markdown import markdown
 
@@ -41,68 +42,60 @@ VARIANTS: dict[str, tuple[str, dict]] = {
 }
 
 
-def mislabelled(clean: Paths, folder: Path) -> tuple[Paths, pd.Series]:
-    """A project with the photos of another, `WRONG` of them in a wrong class; and the right label by path."""
+def mislabelled(clean: Paths, folder: Path) -> tuple[Paths, pd.DataFrame]:
+    """A project with the photos of another, `WRONG` of them in a wrong class.
+
+    The table has a row per photo: path below `data/`, label as given, and the right one.
+    """
     paths = get_paths(folder)
-    files = pd.Series(sorted(clean.train.glob("*/*")))
-    right = files.map(lambda file: file.parent.name)
-    classes = sorted(set(right))
-    draw = np.random.default_rng(1)
-    given = right.copy()
-    for number in draw.choice(len(files), round(WRONG * len(files)), replace=False):
-        given[number] = draw.choice([other for other in classes if other != right[number]])
+    files = sorted(clean.train.glob("*/*"))
+    right = pd.Series([file.parent.name for file in files])
+    given = flip_labels(right, sorted(set(right)), WRONG, seed=1)
     # two classes may both have a 1.jpg
-    names = [f"{label}_{file.name}" for file, label in zip(files, right, strict=True)]
-    targets = [paths.train / label / name for label, name in zip(given, names, strict=True)]
+    targets = [
+        paths.train / new / f"{old}_{file.name}" for file, old, new in zip(files, right, given, strict=True)
+    ]
     if not paths.train.is_dir():
         link_photos(sorted(clean.test.glob("*/*")), paths.test)
         for file, target in zip(files, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(file)
     below = [target.relative_to(paths.data).as_posix() for target in targets]
-    return paths, pd.Series(right.to_numpy(), index=below)
+    return paths, pd.DataFrame({"path": below, "label": given, "right": right})
 
 
-def corrections(right: pd.Series, suspects: pd.DataFrame) -> dict[str, pd.Series]:
-    """The labels of each kind, by path below `data/`."""
-    given = right.index.to_series().map(lambda path: path.split("/")[1])
-    doubted = suspects.head(round(LOOKED_AT * len(suspects))).set_index("path")["suggested"]
+def corrections(photos: pd.DataFrame) -> dict[str, pd.Series]:
+    """The labels of each kind; `suggested` is the audit's class for a doubted photo, else missing."""
+    given, right, suggested = photos["label"], photos["right"], photos["suggested"]
     return {
         "right": right,
         "given": given,
-        "suggested": doubted.reindex(given.index).fillna(given),
-        "repaired": right.where(right.index.isin(doubted.index), given),
+        "suggested": suggested.fillna(given),
+        "repaired": right.where(suggested.notna(), given),
     }
 
 
-def found(right: pd.Series, labels: dict[str, pd.Series], suspects: pd.DataFrame) -> str:
+def found(photos: pd.DataFrame) -> str:
     """What the audit makes of the wrong labels."""
-    wrong = right.index[labels["given"] != right]
-    doubted = suspects["path"].head(round(LOOKED_AT * len(suspects)))
+    wrong, doubted = photos["label"] != photos["right"], photos["suggested"].notna()
     return (
-        f"{len(wrong):,} of {len(right):,} labels are wrong. The first {LOOKED_AT:.0%} of suspects hold "
-        f"{wrong.isin(doubted).mean():.0%} of them; {doubted.isin(wrong).mean():.0%} of these suspects are "
-        f"wrong. With the suggested class for them {(labels['suggested'] == right).mean():.0%} of all labels "
-        f"are right, {(labels['given'] == right).mean():.0%} before."
+        f"{wrong.sum():,} of {len(photos):,} labels are wrong. The first {LOOKED_AT:.0%} of suspects hold "
+        f"{doubted[wrong].mean():.0%} of them; {wrong[doubted].mean():.0%} of these suspects are wrong. With "
+        f"the suggested class for them {(corrections(photos)['suggested'] == photos['right']).mean():.0%} of "
+        f"all labels are right, {(~wrong).mean():.0%} before."
     )
 
 
-def write_relabel(labels: pd.Series, given: pd.Series, paths: Paths) -> None:
-    """`data/relabel.csv` with the labels that are not the given ones."""
-    changed = labels[labels != given].rename_axis("path").rename("label")
-    changed.reset_index().to_csv(paths.relabel, index=False)
-
-
-def measured(variant: str, seed: int, start: str, paths: Paths, labels: dict[str, pd.Series]) -> dict:
+def measured(variant: str, seed: int, start: str, paths: Paths, photos: pd.DataFrame) -> dict:
     """One run and what it reaches on the test photos."""
     kind, changes = VARIANTS[variant]
     if "teacher" in changes:
-        changes = changes | {"teacher": measured(TEACHER, seed, start, paths, labels)["model"]}
+        changes = changes | {"teacher": measured(TEACHER, seed, start, paths, photos)["model"]}
     experiment = get_experiment("finetune_mini", **{"weights": start, "seed": seed} | changes)
     kept = kept_file(paths, experiment, kind)
     if kept.exists():
         return pd.read_json(kept, typ="series").to_dict()
-    write_relabel(labels[kind], labels["given"], paths)
+    write_relabel(photos, corrections(photos)[kind], paths)
     run = train(experiment, paths)
     report = evaluate(load_classifier(run.model_path), paths.test)
     row = {"model": str(run.model_path), "accuracy": report.accuracy}
@@ -122,15 +115,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = chosen.folder or Path(scratch)
         clean = projects(chosen.dataset, [chosen.photos], folder)[chosen.photos]
-        paths, right = mislabelled(clean, folder / f"{chosen.photos}-noisy")
+        paths, photos = mislabelled(clean, folder / f"{chosen.photos}-noisy")
         paths.relabel.unlink(missing_ok=True)  # the audit judges the labels as given
         suspects = audit_labels(paths, get_experiment("finetune_mini", weights=chosen.start))
-        labels = corrections(right, suspects)
-        print(found(right, labels, suspects))
+        doubted = suspects.head(round(LOOKED_AT * len(suspects))).set_index("path")["suggested"]
+        photos["suggested"] = photos["path"].map(doubted)
+        print(found(photos))
         rows = []
         for variant in VARIANTS:
             reached = [
-                100 * measured(variant, seed, chosen.start, paths, labels)["accuracy"]
+                100 * measured(variant, seed, chosen.start, paths, photos)["accuracy"]
                 for seed in chosen.seeds
             ]
             spread = f" ({min(reached):.1f}–{max(reached):.1f})" * (len(reached) > 1)
