@@ -30,7 +30,7 @@ def named_file(field: str, said: str | None, paths: Paths) -> Path | None:
     """The file that the field names, "emo_mini" the one that comes with the project; None for none.
 
     A relative path counts from the current folder, else from the project's results or root; else its name
-    does in `model/`. Raises UserError with the folders that were looked in.
+    does in `model/`. Its ending, .h5, may be left out. Raises UserError with the folders that were looked in.
     """
     if said is None or (field, said) == ("weights", "imagenet"):
         return None
@@ -43,8 +43,9 @@ def named_file(field: str, said: str | None, paths: Paths) -> Path | None:
             places |= {folder: folder / said for folder in (paths.results, paths.root)}
             places[paths.model] = paths.model / here.name
         for place in places.values():
-            if user_path(place).exists():
-                return place
+            for file in (place, Path(f"{place}.h5")):
+                if user_path(file).is_file():
+                    return file
     except UserError as error:
         raise UserError(f"{field}={said!r}: {error}") from None
     looked = f" in {', '.join(map(str, places))}" if len(places) > 1 else ""
