@@ -29,8 +29,8 @@ clean:
 	rm -rf $(VENV) demo build *.egg-info
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 13) or sys.exit( \
-		f"Python 3.10 to 3.13 is needed, {v[0]}.{v[1]} is here: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit( \
+		f"Python 3.11 to 3.13 is needed, {v[0]}.{v[1]} is here: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	touch $@

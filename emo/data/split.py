@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import warnings
-from enum import Enum
+from enum import StrEnum
 from io import StringIO
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from emo.files import files_below, write_text
 from emo.paths import Paths
 
 
-class Split(str, Enum):
+class Split(StrEnum):
     """What a photo is for: the value names its folder in `data/` and stands in `data/split.csv`."""
 
     TRAIN = "train"
