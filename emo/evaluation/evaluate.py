@@ -26,6 +26,7 @@ from emo.evaluation.class_order import better_order
 from emo.evaluation.intervals import wilson
 from emo.files import files_below
 from emo.inference.classifier import Classifier, load_classifier, store_temperature
+from emo.inference.hub import is_fetched
 from emo.inference.predictor import Predictor
 from emo.paths import EMO_MINI, Paths
 from emo.tracking import table as runlog
@@ -292,13 +293,18 @@ def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
 
     Answers stay, confidences change, in every program that opens the file: `divide_logits`. Its metadata tell
     `temperature`, and in `abstain_below` the confidence that SURE of the validation photos reach. A second
-    call finds a temperature near 1. Raises UserError for an ensemble, a file that `train` has not written,
-    and where the validation photos are away.
+    call finds a temperature near 1. Raises UserError for an ensemble, a file that `train` has not written or
+    that was fetched from the Hub, and where the validation photos are away.
     """
     if not isinstance(classifier, Classifier) or "assumed" in classifier.metadata:
         raise UserError(f"{classifier.name} is no .h5 of this project: only such a file can be calibrated.")
     if classifier.path.resolve() == EMO_MINI:
         raise UserError(f"{EMO_MINI.name} comes with the project, calibrated: copy it to calibrate it anew.")
+    if is_fetched(classifier.path):
+        raise UserError(
+            f"{classifier.name} is the Hub's file, whose checksum is known: copy {classifier.path} into "
+            f"{paths.model} and calibrate that."
+        )
     plain = load_classifier(classifier.path)  # without flip
     answers = _validation_answers(plain, paths)
     if answers is None:

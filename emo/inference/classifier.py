@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +33,7 @@ FACE_MARGIN = 0.0
 # of the folder that a .keras may be instead of a zip file, and of TensorFlow's, which is no model here
 MODEL_FOLDERS = ("config.json", "saved_model.pb")
 EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem)
+STAMP = re.compile(r"emo_classificator_best_(\d{12})_")  # of `RunFiles.reserve`: yymmddHHMMSS
 BATCH = 64  # pictures that the network answers at a time, where they fit into memory
 
 
@@ -241,4 +245,12 @@ def _models_in(folder: Path) -> tuple[list[Path], list[str]]:
             file.suffix.lower() == ".h5" or not file.with_suffix(".h5").is_file()  # else an export of that
         ):
             found.append(file)
-    return sorted(found, key=lambda file: -file.stat().st_mtime), passed_over
+    return sorted(found, key=_made, reverse=True), passed_over
+
+
+def _made(file: Path) -> float:
+    """When its run began, by its name, else when it was written: copying or calibrating it renews that."""
+    if stamp := STAMP.match(file.name):
+        with suppress(ValueError):  # twelve digits that are no date
+            return datetime.strptime(stamp[1], "%y%m%d%H%M%S").timestamp()
+    return file.stat().st_mtime

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import constants
 
 from emo.errors import UserError
+from emo.evaluation.evaluate import calibrate
 from emo.inference.classifier import find_model, load_classifier
 from emo.inference.hub import prepare, push
 from emo.paths import EMO_MINI
@@ -75,6 +76,14 @@ def test_what_is_pushed_comes_back_and_answers_the_same(hub, model, paths, capsy
     assert found.read_bytes() == model.read_bytes() and found.name == "faces.h5"
     asked = sum(each.startswith("GET /owner/faces/resolve") for each in hub.asked)
     assert asked == 2  # the file and its checksum, once: then they are in the cache
+
+
+def test_a_fetched_model_is_not_calibrated_in_the_cache_where_its_checksum_would_refuse_it(hub, model, paths):
+    push(model, "owner/faces")
+    fetched = load_classifier(ADDRESS)
+    with pytest.raises(UserError, match=rf"copy .*faces\.h5 into {paths.model} and calibrate that"):
+        calibrate(fetched, paths)
+    load_classifier(ADDRESS)
 
 
 def test_the_card_says_what_the_hub_reads_and_how_to_open_it(hub, model):

@@ -139,6 +139,20 @@ def test_find_model_says_what_it_passed_over(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_the_newest_model_is_that_of_the_newest_run_whatever_was_rewritten_since(tmp_path):
+    first, second = (
+        tmp_path / f"emo_classificator_best_2611{day}120000_emo_mini_e3_aug1_acc60.h5" for day in (20, 21)
+    )
+    first.write_bytes(b"")
+    second.write_bytes(b"")
+    os.utime(second, (1e9, 1e9))  # calibrated, or copied back from Drive, is only the first
+    assert find_model("", tmp_path) == second
+    no_date = tmp_path / "emo_classificator_best_999999999999_emo_mini_e3_aug1_acc60.h5"
+    no_date.write_bytes(b"")
+    os.utime(no_date, (2e9, 2e9))
+    assert find_model("", tmp_path) == no_date
+
+
 def test_find_model_knows_the_embedded_one_from_anywhere_and_others_without_h5(tmp_path):
     for given in ("emo_mini", "emo_mini.h5", "model/emo_mini.h5"):
         assert find_model(given, tmp_path).resolve() == EMO_MINI
