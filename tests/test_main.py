@@ -15,10 +15,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from emo import __version__
 from emo.__main__ import main
 from emo.paths import EMO_MINI
+from tests.data.test_faces import FLOWER, hopper
 from tests.fixtures import write_photos
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -85,6 +87,35 @@ def test_a_folder_becomes_a_csv_that_takes_no_other_files_place(tmp_path, capsys
     table = pd.read_csv(tmp_path / "answers_2.csv")
     assert len(table) == 4 and table.columns[:3].tolist() == ["path", "emotion", "confidence"]
     assert (tmp_path / "answers.csv").read_text() == "mine"
+
+
+def test_the_box_counts_the_pixels_of_the_file(tmp_path, capsys):
+    portrait = hopper(size=(700, 700))[0].resize((1400, 1400))
+    large = Image.new("RGB", (3000, 4000), "grey")
+    large.paste(portrait, (1500, 2200))
+    sideways = large.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise to be upright
+    sideways.save(tmp_path / "phone.jpg", exif=exif)
+    (answer,) = json.loads(here(capsys, "predict", tmp_path / "phone.jpg", "--json"))
+    left, top, right, bottom = answer["box"]
+    eyes = 1500 + 2 * 316, 1500 + 2 * 400, 2200 + 2 * 239
+    assert left < eyes[0] < eyes[1] < right and top < eyes[2] < bottom and right - left < 600
+
+
+def test_faces_of_a_folder_are_counted_and_a_name_that_is_no_text_is_written(tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    hopper()[0].save(photos / "a.png")
+    Image.open(FLOWER).save(os.fsencode(photos) + b"/caf\xe9.png")
+    here(capsys, "predict", photos, "--faces", "--csv", tmp_path / "answers.csv")
+    table = pd.read_csv(tmp_path / "answers.csv")
+    assert table.columns[:3].tolist() == ["path", "faces", "emotion"] and table.faces.tolist() == [1, 0]
+    assert table.path[1].endswith(r"caf\xe9.png")
+    assert main(["predict", str(photos), "--faces", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)[1]["path"] == table.path[1]
+    assert "Faces: 1 cropped, 1 without a face" in said.err
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emo.commands.quick import import_keras
 from emo.commands.shared import add_json, add_model, open_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add(commands) -> None:
@@ -18,7 +22,9 @@ def add(commands) -> None:
     )
     command.add_argument("photo", metavar="PHOTO", help="a file, a folder or a web address")
     add_model(command)
-    command.add_argument("--faces", action="store_true", help="crop each photo of a folder to its one face")
+    command.add_argument(
+        "--faces", action="store_true", help="crop each photo of a folder that has one face to it"
+    )
     command.add_argument("--csv", type=Path, metavar="FILE", help="write a table with all probabilities")
     add_json(command, "all probabilities, a row per face,")
     command.set_defaults(run=run)
@@ -40,19 +46,32 @@ def run(chosen: argparse.Namespace) -> str:
     return shown.to_string(index=False, float_format="{:.3f}".format)
 
 
-def _answers(chosen: argparse.Namespace):
-    """A row per face, or per photo of a folder: path, face and box, emotion, confidence, each class."""
+def _answers(chosen: argparse.Namespace) -> pd.DataFrame:
+    """A row per face, or per photo of a folder: path, face and box, emotion, confidence, each class.
+
+    `box` counts the pixels of the photo as it is, upright; `faces`, with --faces, is how many were found.
+    """
     import_keras()
 
-    from emo.data.faces import face_crops, find_faces
-    from emo.inference.photo import classify_faces
+    from emo.data.faces import face_crops, find_faces, summarize_faces
+    from emo.data.manifest import printable
+    from emo.inference.photo import classify_faces, open_photo
     from emo.inference.predictor import as_sources
 
     classifier = open_model(chosen)
     if not Path(chosen.photo).is_dir():
-        answers = classify_faces(classifier, chosen.photo).answers.reset_index()
-        answers.insert(0, "path", chosen.photo)
+        photo = open_photo(chosen.photo, limit=2**16)
+        answered = classify_faces(classifier, photo)
+        answers = answered.answers.reset_index()
+        scale = photo.width / answered.photo.width
+        answers["box"] = [tuple(round(edge * scale) for edge in box) for box in answers.box]
+        answers.insert(0, "path", printable(chosen.photo))
         return answers
     photos = as_sources(chosen.photo)
-    faces = face_crops(find_faces(photos), margin=0.0) if chosen.faces else None
-    return classifier.predict(photos, faces)
+    found = find_faces(photos) if chosen.faces else None
+    answers = classifier.predict(photos, found if found is None else face_crops(found, margin=0.0))
+    answers["path"] = answers.path.map(printable)
+    if found is not None:
+        answers.insert(1, "faces", found.faces)
+        print(f"Faces: {summarize_faces(found)}.")
+    return answers

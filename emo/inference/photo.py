@@ -38,8 +38,8 @@ class AnsweredPhoto:
     answers: pd.DataFrame
 
 
-def open_photo(source) -> Image.Image | None:
-    """A photo from anywhere: RGB, upright, no side over 2,048 pixels.
+def open_photo(source, limit: int = MAX_SIDE) -> Image.Image | None:
+    """A photo from anywhere: RGB, upright, no side over `limit` pixels.
 
     `source` is a path, an http(s) URL, the content of a file, a PIL image, an array of one picture as
     `as_pictures` takes it, or the button of `upload_photo`. Gives None, and says so, where nothing was chosen
@@ -58,7 +58,7 @@ def open_photo(source) -> Image.Image | None:
         name = source = source.strip()
         on_the_web = source.lower().startswith(ADDRESSES)
         source = read_url(source, MAX_DOWNLOAD) if on_the_web else user_path(source)
-    return whole_image(source, MAX_SIDE, name)
+    return whole_image(source, limit, name)
 
 
 def classify_faces(classifier: Predictor, photo) -> AnsweredPhoto:
