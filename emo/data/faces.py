@@ -30,12 +30,13 @@ from emo.errors import UserError
 from emo.files import write_text
 from emo.paths import Paths
 
-RECIPE = 2  # counts the changes of how faces are found: those kept by an older one are found anew
+RECIPE = 3  # counts the changes of how faces are found: those kept by an older one are found anew
 WHOLE = Crop(side=1.25)  # the photo with room around it, as a face may fill it
 VIEW = 160  # pixels a side of what the detector sees; it finds faces from 20 on: a sixth of the photo's side
 ALL_VIEW = 800  # the same where every face is wanted: a thirtieth of the photo's side
 TURNS = (30, -30)  # degrees, tried where no face was upright: MTCNN misses many tilted by more than 20
 CLOSE, CLOSE_VIEW = 0.5, 96  # margin and pixels of a second look, levelled: a third of the angle's error
+SAME = 0.5  # of a face's side: what a closer look finds farther away is another face
 SEVERAL = 0.5  # a face of this share of the largest one's side is more than background
 ALL_SEVERAL = 0.25  # the same where every face is wanted
 GLANCE_VIEW = 256  # pixels a side in one quick look: faces from a thirteenth of the frame's longer side on
@@ -217,10 +218,10 @@ def _search(
     closer = look([i for i, _ in seen], [face.with_margin(CLOSE) for _, face in seen], CLOSE_VIEW)
     levelled = [[] for _ in found]
     for (index, face), faces in zip(seen, closer, strict=True):
-        if len(found[index]) > 1:  # the closer look may show a neighbour as well
-            faces.sort(key=face.distance)
+        # the closer look may show a neighbour as well, or instead
+        same = [near for near in faces if face.distance(near) < SAME * face.side]
         # what only a turned view showed is often no face
-        levelled[index] += faces[:1] or [face] * upright[index]
+        levelled[index] += sorted(same, key=face.distance)[:1] or [face] * upright[index]
     for index, _ in seen:
         found[index] = levelled[index]
     return found

@@ -95,6 +95,23 @@ def test_a_face_that_is_hard_to_see_is_found_and_what_is_none_is_not():
     assert found.side[1] == pytest.approx(found.side[0], rel=0.2)
 
 
+def test_a_closer_look_that_sees_the_neighbour_alone_moves_no_face_there():
+    left, right = Crop(-0.2, 0.0, 0.3), Crop(0.15, 0.0, 0.25)
+    level = Crop(-0.19, 0.01, 0.31, angle=4)
+
+    class Views:
+        """Both faces at first sight, the left one in any closer look."""
+
+        pictures = ("a photo",)
+
+        def faces(self, indices, crops, size):
+            first = [(left, 0.99), (right, 0.95)]
+            return [first if crop == faces.WHOLE else [(level, 0.99)] for crop in crops]
+
+    (found,) = faces._search(Views(), [0], faces.ALL_VIEW, faces.ALL_SEVERAL, True, faces.SURE)
+    assert found == [level, right]
+
+
 def test_where_faces_fill_their_photos_it_is_said_that_a_crop_shrinks_them():
     with Image.open(HOPPER) as photo:
         tight = photo.crop((165, 95, 360, 320))
