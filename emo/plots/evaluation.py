@@ -107,9 +107,11 @@ def plot_coverage(
     axis.fill_between(curve.coverage, curve.low, curve.high, color=TRAIN, alpha=0.15, lw=0)
     axis.plot(curve.coverage, curve.accuracy, color=TRAIN)
     axis.plot(marked.coverage, marked.accuracy, "o", ms=5, color=TRAIN)
-    for row in marked.drop_duplicates("coverage").itertuples():
-        place = (row.coverage, row.accuracy)
-        axis.annotate(f"{row.accuracy:.0%}", place, (0, 7), textcoords="offset points", ha="center")
+    for number, row in enumerate(marked.drop_duplicates("coverage").itertuples()):
+        above = number % 2 == 0  # else equal ones, side by side, would cover each other
+        place, offset = (row.coverage, row.accuracy), (0, 7 if above else -7)
+        label = axis.annotate(f"{row.accuracy:.0%}", place, offset, textcoords="offset points", ha="center")
+        label.set_va("bottom" if above else "top")
     axis.set(
         xlabel="share of photos answered, the surest first", ylabel="accuracy", xlim=(0, 1.06), ylim=(0, 1.04)
     )

@@ -1,5 +1,6 @@
 """What a reader would take from the figures of a report."""
 
+import itertools
 import warnings
 from io import BytesIO
 
@@ -45,6 +46,19 @@ def test_coverage_names_the_accuracy_at_its_marks():
     assert texts(axis) == [f"{share:.0%}" for share in figures.coverage.accuracy]
     curve = axis.lines[0]
     assert (curve.get_xdata()[-1], curve.get_ydata()[-1]) == (1, figures.accuracy)
+
+
+@plt.rc_context(PLOT_STYLE)
+def test_labels_of_equal_accuracies_do_not_cover_each_other():
+    figures = report(
+        answers(["sad"] * 20, [(0, 0.01 * number, 1 - 0.01 * number) for number in range(20)]), NAMES
+    )
+    assert list(figures.coverage.accuracy) == [1, 1, 1, 1]
+    for figure in (plot_coverage(figures.coverage_curve, figures.coverage), plot_report(figures)):
+        figure.canvas.draw()
+        labels = figure.axes[-1].texts
+        assert [label.get_text() for label in labels] == ["100%"] * 4
+        assert not [pair for pair in itertools.combinations(labels, 2) if overlaps(*pair)]
 
 
 def test_figures_of_a_single_photo_are_drawn():
