@@ -32,10 +32,15 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
     `data/relabel.csv` corrects is judged as corrected. Columns: path (below `data/`), label, suggested (the
     most probable class) and quality (0…1, low is doubtful). Written to `data/suspects.csv`, the first 200 as
     pictures to `data/suspects.png` and, where there is none yet, as lines to fill in to `data/relabel.csv`.
-    UserError where a class has too few photos.
+    UserError where a class has too few photos, and for an experiment that starts from random numbers.
 
     Method: confident learning (Northcutt et al. 2021, arXiv:1911.00068) on out-of-fold probabilities.
     """
+    if experiment.weights is None:
+        raise UserError(
+            f"{experiment.name} starts from random numbers (weights=None), which judge no labels; take "
+            "finetune_mini, whose weights know faces."
+        )
     photos = relabelled(load_split(paths), paths)
     photos = photos[(photos["left_out"] == "") & (photos["split"] != "test")]
     photos = photos.sort_values(["split", "path"], ignore_index=True)

@@ -1,5 +1,7 @@
 """The label audit: wrong labels come first, nothing is dropped, a person's corrections are kept."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,10 +11,20 @@ import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import get_experiment
+from emo.models.build import build_model
+from emo.models.saving import save_model
 from emo.training.label_audit import audit_labels, out_of_fold, rank_labels
 from tests.fixtures import write_photos
 
-EXPERIMENT = get_experiment("6", backbone="tiny", weights=None, image_size=32)
+RANDOM = get_experiment("6", backbone="tiny", weights=None, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """One that starts from weights of a file."""
+    file = tmp_path_factory.mktemp("weights") / "tiny.h5"
+    save_model(build_model(RANDOM, 2), file, {"class_names": ["a", "b"]})
+    return dataclasses.replace(RANDOM, weights=str(file))
 
 
 @pytest.fixture
@@ -25,9 +37,9 @@ def mislabelled(paths):
     return paths
 
 
-def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, capsys):
+def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, experiment, capsys):
     paths = mislabelled
-    suspects = audit_labels(paths, EXPERIMENT)
+    suspects = audit_labels(paths, experiment)
     first = suspects.head(3)
     assert sorted(first["path"]) == [f"train/sad/wrong_{n}.jpg" for n in range(3)]
     assert set(first["label"]) == {"sad"}
@@ -50,7 +62,7 @@ def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, capsys)
     edited = paths.relabel.read_text()
     after = pd.concat(training_manifests(paths)).set_index("path")["label"]
     assert set(after[[path for path in after.index if "/wrong_" in path]]) == {"happy"}
-    again = audit_labels(paths, EXPERIMENT)
+    again = audit_labels(paths, experiment)
     corrected = again.set_index("path").loc[first["path"]]
     assert set(corrected["label"]) == {"happy"}
     assert corrected["quality"].min() > first["quality"].max()
@@ -78,7 +90,15 @@ def test_the_rank_is_by_the_probability_of_the_given_label():
     assert ranked["suggested"].iloc[0] == "y"
 
 
-def test_a_class_too_small_to_judge_is_named(paths):
+def test_a_class_too_small_to_judge_is_named(paths, experiment):
     write_photos(paths.train, 4)
     with pytest.raises(UserError, match=r"'anger' has 4 photos; 5 are needed"):
-        audit_labels(paths, EXPERIMENT)
+        audit_labels(paths, experiment)
+
+
+def test_random_numbers_judge_no_labels(paths):
+    write_photos(paths.train, 8)
+    for untrained in (get_experiment("emo_mini"), RANDOM):
+        with pytest.raises(UserError, match=f"^{untrained.name} starts .* random .* take finetune_mini"):
+            audit_labels(paths, untrained)
+    assert not any(file.exists() for file in (paths.split, paths.suspects, paths.relabel))
