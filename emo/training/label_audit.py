@@ -67,7 +67,8 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
 def out_of_fold(features: np.ndarray, labels: pd.Series, groups: pd.Series, seed: int = 42) -> pd.DataFrame:
     """Probabilities, a column per class: each photo's from a head fitted without it and its duplicates.
 
-    `features` are (n, d); photos of one group > 0 share a fold. UserError where a class has fewer than 5.
+    `features` are (n, d); photos of one group > 0 share a fold. UserError where a class has fewer than 5, or
+    too few different ones.
     """
     counts = labels.value_counts()
     if counts.min() < FOLDS:
@@ -80,6 +81,13 @@ def out_of_fold(features: np.ndarray, labels: pd.Series, groups: pd.Series, seed
     names = sorted(counts.index)
     probabilities = np.full((len(labels), len(names)), np.nan)
     for fitted, judged in tqdm(splits, "judging labels", FOLDS, unit="fold"):
+        # a head that lacks a class would doubt all its labels
+        if lacking := sorted(counts.index.difference(labels.iloc[fitted])):
+            name = lacking[0]
+            raise UserError(
+                f"Class {name!r} has {counts[name]} photos, too few of them different to judge its labels; "
+                "add some."
+            )
         scaler = StandardScaler().fit(features[fitted].astype(np.float32))
         head = LogisticRegression(C=REGULARIZATION / len(fitted), max_iter=200)
         head.fit(scaler.transform(features[fitted].astype(np.float32)), labels.iloc[fitted])

@@ -82,6 +82,16 @@ def test_duplicates_do_not_vouch_for_one_another():
     np.testing.assert_allclose(apart.sum(axis=1), 1)
 
 
+def test_a_class_of_duplicates_alone_is_named():
+    """What never saw a class would doubt all its labels."""
+    features = np.random.default_rng(0).normal(size=(65, 8)).astype(np.float16)
+    labels = pd.Series(["a"] * 30 + ["b"] * 30 + ["c"] * 5)
+    one_photo, two_photos = (pd.Series([0] * 60 + copies) for copies in ([1] * 5, [1] * 3 + [2] * 2))
+    with pytest.raises(UserError, match="'c' has 5 photos, too few of them different"):
+        out_of_fold(features, labels, one_photo)
+    np.testing.assert_allclose(out_of_fold(features, labels, two_photos).sum(axis=1), 1)
+
+
 def test_the_rank_is_by_the_probability_of_the_given_label():
     photos = pd.DataFrame({"path": list("abcdefgh"), "label": ["x", "y"] * 4})
     certain = np.array([0.9, 0.1, 0.05, 0.2, 0.8, 0.3, 0.7, 0.25])  # of x; c is doubtful
