@@ -156,7 +156,15 @@ def list_variants(weights: str, ablations: dict[str, Ablation] = ABLATIONS) -> l
 
 
 def choose(variants: list[Variant], only: Sequence[str]) -> list[Variant]:
-    """Those whose name begins like one of `only`, and the bases that they are compared with."""
+    """Those whose name begins like one of `only`, and the bases that they are compared with.
+
+    Raises UserError for one of `only` with which no name begins.
+    """
+    for start in only:
+        if not any(variant.name.startswith(start) for variant in variants):
+            raise UserError(
+                f"No variant begins with {start!r}; there are: {', '.join(v.name for v in variants)}."
+            )
     named = [variant for variant in variants if variant.name.startswith(tuple(only))]
     recipes = {variant.recipe for variant in named}
     return [each for each in variants if each in named or (not each.ingredient and each.recipe in recipes)]
@@ -332,15 +340,11 @@ def ablate(
 ) -> pd.DataFrame:
     """Runs what is missing below the folder `results`, prints the table, draws `figure`; gives the summary.
 
-    `only`: beginnings of the names of what to run. Raises UserError where no name begins so, or where a
-    variant's teacher is missing.
+    `only`: beginnings of the names of what to run. Raises UserError for one that no name begins with, and
+    where a variant's teacher is missing.
     """
     variants = list_variants(weights, ablations)
     chosen = choose(variants, only)
-    if not chosen:
-        raise UserError(
-            f"No variant begins with {only[0]!r}; there are: {', '.join(v.name for v in variants)}."
-        )
     if any(variant.experiment.teacher == TEACHER for variant in chosen) and not Path(TEACHER).exists():
         raise UserError(
             f"There is no {TEACHER}, which teaches here; git show {TEACHER_COMMIT}:{TEACHER} > {TEACHER} "

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from emo.data.image_io import read_image
 from emo.data.manifest import is_photo
 from emo.data.split import Split, held_out_manifest, leaked_photos, training_manifests
 from emo.errors import UserError
@@ -267,12 +268,15 @@ def _find_labelled(
     trained = _in_class_folders(paths.train)
     if _unknown_labels(trained.label, classifier):
         return trained, Split.TRAIN  # before they are split, which may take minutes
-    if len(trained):
-        test = held_out_manifest(paths)
-        if len(test):
-            return test, Split.TEST
-        return training_manifests(paths)[1], Split.VAL
-    return _in_class_folders(paths.test), Split.TEST
+    test = _held_out(trained, paths)
+    if trained.empty or len(test):
+        return test, Split.TEST
+    return training_manifests(paths)[1], Split.VAL
+
+
+def _held_out(trained: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """All photos to test on; without photos to train on, of which there is no split, those of `data/test`."""
+    return _in_class_folders(paths.test) if trained.empty else held_out_manifest(paths)
 
 
 def validation_temperature(classifier: Predictor, paths: Paths) -> float | None:
@@ -425,18 +429,36 @@ def shown_paths(paths: Iterable[str]) -> list[str]:
     return [file.relative_to(top).as_posix() for file in files]
 
 
+def _readable(path: str) -> bool:
+    try:
+        read_image(path, 1)
+    except UserError:
+        return False
+    return True
+
+
 def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str | None:
     """Writes test accuracy and macro F1 into the row of the run that saved this model.
 
     Gives the row's number, or None where the table has none of that name: an ensemble, or a model with
-    flip, has no row of its own. None, and nothing is written, too where the photos are not those of
-    `data/test`, or held out to test by `data/split.csv`: the table compares runs on the same ones.
+    flip, has no row of its own. None, and nothing is written, too where the photos are not all of those held
+    out to test, in `data/test` or by `data/split.csv`, unreadable ones aside: the table compares runs on the
+    same ones. Of a part of them a sentence says so.
     """
-    files = report.predictions.path.map(_absolute)
-    held_out = files.str.startswith(f"{_absolute(paths.test)}/")
-    if files.str.startswith(f"{_absolute(paths.train)}/").any():
-        held_out |= files.isin(held_out_manifest(paths).path.map(_absolute))
-    if not held_out.all():
+    trained = _in_class_folders(paths.train)
+    if _unknown_labels(trained.label, classifier):
+        return None  # a model of other photos
+    held_out = set(_held_out(trained, paths).path.map(_absolute))
+    tested = set(report.predictions.path.map(_absolute))
+    if not tested & held_out:
+        return None
+    others = len(tested - held_out)
+    if others or any(map(_readable, held_out - tested)):
+        beside = f" and {others:,} other{'s' * (others > 1)}" if others else ""
+        print(
+            f"Not logged: {len(tested & held_out):,} of the {len(held_out):,} photos held out to test"
+            f"{beside}; the table compares runs on the same ones."
+        )
         return None
     figures = {"test_accuracy": round(100 * report.accuracy, 1), "macro_f1": round(report.macro_f1, 3)}
     return runlog.update_run(classifier.name, figures, paths)

@@ -8,18 +8,20 @@ import numpy as np
 
 from emo.data.geometry import Crop
 from emo.errors import UserError
+from emo.inference.classifier import Classifier
 from emo.inference.predictor import Predictor
 
 
 class Ensemble(Predictor):
     """The mean of its members' probabilities.
 
-    Members may differ in backbone and image size; their classes must be the same, in any order. Raises
-    UserError for no members, or members of different classes.
+    Members may differ in backbone and image size; their classes must be the same, in any order. A file that
+    is given twice counts once, and that is said. Raises UserError for no members, or members of different
+    classes.
     """
 
     def __init__(self, members: Sequence[Predictor]):
-        self.members, self.metadata = tuple(members), {}
+        self.members, self.metadata = tuple(_without_repetition(members)), {}
         if not self.members:
             raise UserError("An ensemble needs members: give a list of classifiers.")
         first = self.members[0]
@@ -62,3 +64,19 @@ class Ensemble(Predictor):
             order = [member.class_names.index(name) for name in self.class_names]
             answers.append(member.answer(of_member)[:, order])
         return np.mean(answers, axis=0)
+
+
+def _without_repetition(members: Sequence[Predictor]) -> list[Predictor]:
+    """The members, of those that answer alike by the same file only the first."""
+    kept = {}
+    for member in members:
+        same = member
+        if isinstance(member, Classifier):
+            same = member.path.resolve(), member.image_size, member.flip
+        if same in kept:
+            print(
+                f"{member.name} is given twice and counts once (where MODEL is empty in the test notebook, "
+                "the newest model is a member)."
+            )
+        kept.setdefault(same, member)
+    return list(kept.values())

@@ -17,14 +17,16 @@ FIRST_SECONDS = 30.0  # before the first write: a shorter run writes once, at it
 class Writer:
     """A thread that writes files in the order in which they were handed over, in `SHARE` of its time.
 
-    Of several writes of one kind that wait, only the newest is done. One that the disk refuses, as it is full
-    or Google Drive is away, is tried again, after `close` twice; but those of a `spare` kind, which nobody
-    needs once the rest is written, are then given up. `seconds` is the processor time taken.
+    Of several writes of one kind that wait, only the newest is done, and the newest of those handed over
+    before one of a `spare` kind, which may tell of them. One that the disk refuses, as it is full or Google
+    Drive is away, is tried again, after `close` twice; but those of a `spare` kind, which nobody needs once
+    the rest is written, are then given up. `seconds` is the processor time taken.
     """
 
     def __init__(self, spare: Collection[str] = ()):
         self._spare, self._abandoned = frozenset(spare), False
-        self._thread, self._newest, self._writes = ThreadPoolExecutor(1), {}, deque[Future]()
+        self._thread, self._writes = ThreadPoolExecutor(1), deque[Future]()
+        self._waiting: dict[int, tuple[str, Callable[[], None]]] = {}
         self._numbers, self._lock = itertools.count(), threading.Lock()
         self._closing, self.seconds = threading.Event(), 0.0
         self._not_before = time.monotonic() + FIRST_SECONDS
@@ -34,7 +36,8 @@ class Writer:
         self._raise_failure()
         number = next(self._numbers)
         with self._lock:
-            self._newest[kind] = number, write
+            self._waiting[number] = kind, write
+            self._drop_superseded()
         self._writes.append(self._thread.submit(self._write, kind, number))
 
     def close(self) -> None:
@@ -52,6 +55,14 @@ class Writer:
         """What is not begun yet is not written: the files have become another process's."""
         self._abandoned = True
 
+    def _drop_superseded(self) -> None:
+        needed, newer = [], set()  # kinds of which a newer one makes an older one needless
+        for number, (kind, _) in sorted(self._waiting.items(), reverse=True):
+            if kind not in newer:
+                needed.append(number)
+                newer = (newer & self._spare if kind in self._spare else newer) | {kind}
+        self._waiting = {number: self._waiting[number] for number in needed}
+
     def _raise_failure(self) -> None:
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
@@ -66,13 +77,12 @@ class Writer:
         self.seconds += taken
         self._not_before = time.monotonic() + taken / SHARE
         with self._lock:
-            if self._newest[kind][0] == number:
-                self._newest[kind] = number, None  # gives its memory back
+            self._waiting.pop(number, None)  # gives its memory back
 
     def _insist(self, kind: str, number: int) -> bool:
-        """Writes until the disk takes it; False where a newer one of that kind has come in between."""
+        """Writes until the disk takes it; False where a newer one of that kind has come in its place."""
         tries, told = 0, False
-        while (write := self._still_newest(kind, number)) is not None:
+        while (write := self._still_needed(number)) is not None:
             closing = self._closing.is_set()
             try:
                 write()
@@ -94,8 +104,8 @@ class Writer:
                 self._closing.wait(RETRY_SECONDS)
         return False
 
-    def _still_newest(self, kind: str, number: int) -> Callable[[], None] | None:
-        """The write of that number; None where a newer one waits behind what was handed over in between."""
+    def _still_needed(self, number: int) -> Callable[[], None] | None:
+        """The write of that number; None where a newer one has come in its place."""
         with self._lock:
-            newest, write = self._newest[kind]
-        return write if newest == number and not self._abandoned else None
+            _, write = self._waiting.get(number, ("", None))
+        return None if self._abandoned else write

@@ -32,10 +32,15 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
     `data/relabel.csv` corrects is judged as corrected. Columns: path (below `data/`), label, suggested (the
     most probable class) and quality (0…1, low is doubtful). Written to `data/suspects.csv`, the first 200 as
     pictures to `data/suspects.png` and, where there is none yet, as lines to fill in to `data/relabel.csv`.
-    UserError where a class has too few photos.
+    UserError where a class has too few photos, and for an experiment that starts from random numbers.
 
     Method: confident learning (Northcutt et al. 2021, arXiv:1911.00068) on out-of-fold probabilities.
     """
+    if experiment.weights is None:
+        raise UserError(
+            f"{experiment.name} starts from random numbers (weights=None), which judge no labels; take "
+            "finetune_mini, whose weights know faces."
+        )
     photos = relabelled(load_split(paths), paths)
     photos = photos[(photos["left_out"] == "") & (photos["split"] != "test")]
     photos = photos.sort_values(["split", "path"], ignore_index=True)
@@ -62,7 +67,8 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
 def out_of_fold(features: np.ndarray, labels: pd.Series, groups: pd.Series, seed: int = 42) -> pd.DataFrame:
     """Probabilities, a column per class: each photo's from a head fitted without it and its duplicates.
 
-    `features` are (n, d); photos of one group > 0 share a fold. UserError where a class has fewer than 5.
+    `features` are (n, d); photos of one group > 0 share a fold. UserError where a class has fewer than 5, or
+    too few different ones.
     """
     counts = labels.value_counts()
     if counts.min() < FOLDS:
@@ -75,6 +81,13 @@ def out_of_fold(features: np.ndarray, labels: pd.Series, groups: pd.Series, seed
     names = sorted(counts.index)
     probabilities = np.full((len(labels), len(names)), np.nan)
     for fitted, judged in tqdm(splits, "judging labels", FOLDS, unit="fold"):
+        # a head that lacks a class would doubt all its labels
+        if lacking := sorted(counts.index.difference(labels.iloc[fitted])):
+            name = lacking[0]
+            raise UserError(
+                f"Class {name!r} has {counts[name]} photos, too few of them different to judge its labels; "
+                "add some."
+            )
         scaler = StandardScaler().fit(features[fitted].astype(np.float32))
         head = LogisticRegression(C=REGULARIZATION / len(fitted), max_iter=200)
         head.fit(scaler.transform(features[fitted].astype(np.float32)), labels.iloc[fitted])

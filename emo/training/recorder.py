@@ -141,8 +141,10 @@ class Recorder(keras.callbacks.Callback):
         """From the state that was restored."""
         self.epochs, self.done, self.means = progress.epochs, progress.step, progress.means
         self.resumed_at, self.started = (progress.epoch, progress.step), self.started - progress.seconds
-        if progress.best >= 0 and saved_accuracy(self.files.model) is not None:
-            self.best, self.best_model.saved = progress.best, read_metadata(self.files.model)
+        saved = saved_accuracy(self.files.model)
+        if progress.best >= 0 and saved is not None:
+            # a disk that refused the better model may have taken the state behind it
+            self.best, self.best_model.saved = min(progress.best, saved), read_metadata(self.files.model)
         print(
             f"Going on with the run of {progress.began:%Y-%m-%d %H:%M} in epoch {progress.epoch + 1} of "
             f"{self.plan.experiment.epochs} ({anew(self.files.model)})."

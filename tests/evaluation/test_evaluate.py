@@ -13,7 +13,14 @@ from sklearn import metrics
 
 from emo.data.duplicates import find_duplicates
 from emo.data.manifest import scan_splits
-from emo.data.split import Split, leaked_photos, split_photos, training_manifests
+from emo.data.split import (
+    Split,
+    held_out_manifest,
+    leaked_photos,
+    load_split,
+    split_photos,
+    training_manifests,
+)
 from emo.errors import UserError
 from emo.evaluation.calibration import apply_temperature, fit_temperature
 from emo.evaluation.evaluate import (
@@ -421,20 +428,22 @@ def test_no_labelled_photos_is_said_and_no_mistake(classifier, paths, capsys):
     assert "no labelled photos" in capsys.readouterr().out
 
 
-def test_test_figures_go_into_the_row_of_the_run(classifier, dataset):
+def test_test_figures_go_into_the_row_of_the_run(classifier, dataset, capsys):
     number = log_run({"base_model": "vgg16", "model_file": classifier.path.name}, dataset)
     log_run({"base_model": "another"}, dataset)
 
     def on_photos_of(folder, truth, answered):
-        table = predictions(truth, answered)
-        return report(table.assign(path=[f"{folder}/a/{n}.jpg" for n in range(len(table))]), NAMES)
+        table = predictions(3 * truth, 3 * answered)
+        files = [folder / file.relative_to(dataset.test) for file in sorted(dataset.test.rglob("*.jpg"))]
+        return report(table.assign(path=list(map(str, files))), NAMES)
 
     assert log_test(on_photos_of(dataset.test, "aaah", "aahh"), classifier, dataset) == number
     # answers that are more than the model's own have no row, and other photos are another test
-    wrong = on_photos_of(dataset.test, "a", "h")
+    wrong = on_photos_of(dataset.test, "aaaa", "hhhh")
     assert log_test(wrong, classifier.with_flip(), dataset) is None
     assert log_test(wrong, Ensemble([classifier]), dataset) is None
-    assert log_test(on_photos_of(dataset.root / "mine", "a", "h"), classifier, dataset) is None
+    assert log_test(on_photos_of(dataset.root / "mine", "aaaa", "hhhh"), classifier, dataset) is None
+    assert "Not logged" not in capsys.readouterr().out
     table = read_table(dataset).set_index("number")
     assert table.loc[number, "test_accuracy"] == 75
     assert table.loc[number, "macro_f1"] == pytest.approx(0.733)
@@ -453,6 +462,48 @@ def test_photos_that_the_split_holds_out_are_tested_on_and_logged(classifier, da
     assert (kind, made.photos) == (Split.TEST, 9)
     assert not set(manifest.path) & {*train.path, *val.path}
     assert read_table(dataset).set_index("number").test_accuracy[number] == round(100 * made.accuracy, 1)
+
+
+def test_a_part_of_the_photos_held_out_is_not_logged(classifier, dataset, capsys):
+    """Such as the folder data/test, where a second dataset has its own share."""
+    number = log_run({"model_file": classifier.path.name, "test_accuracy": 12.3}, dataset)
+    load_split(dataset)
+    table = pd.read_csv(dataset.split, keep_default_na=False)
+    second = table["path"].str.contains("train/.*_00[01]")
+    table.loc[second, ["split", "source"]] = "test", "second"
+    table.to_csv(dataset.split, index=False)
+    whole = held_out_manifest(dataset)
+    assert len(whole) == 18
+
+    def logged():
+        return read_table(dataset).set_index("number").test_accuracy[number]
+
+    alone, split = labelled_photos(str(dataset.test), classifier, dataset)
+    capsys.readouterr()
+    for part, count in ((alone, 12), (whole.head(3), 3), (whole.tail(1), 1)):
+        assert report_on(classifier, part, split, dataset).photos == count
+        assert f"Not logged: {count} of the 18 photos held out to test;" in capsys.readouterr().out
+    train, _ = training_manifests(dataset)
+    assert log_test(evaluate(classifier, pd.concat([whole, train.head(1)])), classifier, dataset) is None
+    assert "Not logged: 18 of the 18 photos held out to test and 1 other;" in capsys.readouterr().out
+    assert logged() == 12.3
+    made = report_on(classifier, whole, split, dataset)
+    assert "Not logged" not in capsys.readouterr().out
+    assert logged() == round(100 * made.accuracy, 1)
+
+
+def test_photos_held_out_that_cannot_be_read_are_no_part_of_the_test(classifier, dataset, capsys):
+    number = log_run({"model_file": classifier.path.name}, dataset)
+    load_split(dataset)
+    shutil.rmtree(dataset.train)  # only what lies in data/test is known then
+    (dataset.test / "sad" / "broken.jpg").write_bytes(b"no picture")
+    photos, split = labelled_photos("", classifier, dataset)
+    assert len(photos) == 13
+    made = report_on(classifier, photos, split, dataset)
+    assert made.photos == 12 and "Not logged" not in capsys.readouterr().out
+    assert read_table(dataset).set_index("number").test_accuracy[number] == round(100 * made.accuracy, 1)
+    report_on(classifier, photos.head(5), split, dataset)
+    assert "Not logged: 5 of the 13 photos held out to test;" in capsys.readouterr().out
 
 
 def test_submission_has_the_competitions_form_and_overwrites_nothing(tmp_path):

@@ -58,7 +58,8 @@ def test_flip_is_the_mean_over_the_picture_and_its_flip(sided):
 
 
 def test_an_ensemble_gives_the_mean_of_its_members():
-    members = [constant([0.6, 0.3, 0.1]), constant([0.1, 0.7, 0.2]), constant([0.2, 0.2, 0.6])]
+    given = ([0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.2, 0.2, 0.6])
+    members = [constant(each, file=f"{number}.h5") for number, each in enumerate(given)]
     table = Ensemble(members).predict(half_white("left"))
     assert list(table.columns) == ["path", "emotion", "confidence", *NAMES]
     assert row(table) == pytest.approx([0.3, 0.4, 0.3], abs=1e-6)
@@ -80,6 +81,27 @@ def test_members_of_other_classes_or_none_at_all():
         Ensemble([])
 
 
+def test_a_file_that_is_given_twice_counts_once(tmp_path, monkeypatch, capsys):
+    """As the newest model does in the test notebook, where MODEL is empty and ENSEMBLE names it, too."""
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "newest.h5": [0.6, 0.3, 0.1],
+        "other.h5": [0.2, 0.7, 0.1],
+        f"{tmp_path}/newest.h5": [0.6, 0.3, 0.1],
+    }
+    ensemble = Ensemble([constant(each, file=file) for file, each in given.items()])
+    assert ensemble.name == "mean of 2: newest.h5, other.h5"
+    assert row(ensemble.predict(half_white("left"))) == pytest.approx([0.4, 0.5, 0.1], abs=1e-6)
+    said = capsys.readouterr().out
+    assert said.startswith("newest.h5 is given twice and counts once") and said.count("\n") == 1
+    flipped = ensemble.with_flip()
+    # with another size or with flip a file answers otherwise, as does one of that name elsewhere
+    members = [*ensemble.members, *flipped.members, constant([0.6, 0.3, 0.1], size=48, file="newest.h5")]
+    members.append(constant([0.6, 0.3, 0.1], file="elsewhere/newest.h5"))
+    assert len(Ensemble(members).members) == 6
+    assert capsys.readouterr().out == ""
+
+
 def test_an_unreadable_photo_keeps_its_row_in_an_ensemble(dataset, capsys):
     (dataset.test / "sad" / "broken.jpg").write_bytes(b"no picture")
     table = Ensemble([constant([0.6, 0.3, 0.1], size=s) for s in (32, 48)]).predict(dataset.test)
@@ -94,8 +116,9 @@ def test_an_ensemble_is_evaluated_and_flipped_as_one_classifier(dataset, sided):
     figures = evaluate(Ensemble(members), dataset.test)
     assert figures.model == "mean of 2: a.h5, b.h5"
     assert (figures.photos, figures.accuracy) == (12, pytest.approx(1 / 3))
-    flipped = Ensemble([sided, sided]).with_flip()
-    assert flipped.name == "mean of 2: sided.h5 + flip, sided.h5 + flip"
+    again = Classifier(sided.model, sided.class_names, {}, Path("again.h5"))
+    flipped = Ensemble([sided, again]).with_flip()
+    assert flipped.name == "mean of 2: sided.h5 + flip, again.h5 + flip"
     assert row(flipped.predict(half_white("right"))) == pytest.approx([0.7, 0.3], abs=1e-6)
     nested = Ensemble([Ensemble(members), members[0]])
     assert row(nested.predict(half_white("left"))) == pytest.approx([0.6, 0.275, 0.125], abs=1e-6)

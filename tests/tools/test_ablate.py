@@ -163,6 +163,8 @@ def test_a_name_brings_its_base_along_and_a_wrong_one_is_told(tmp_path):
     assert [variant.label for variant in chosen] == ["base", "from block13"]
     with pytest.raises(UserError, match="'emo_max'; there are: finetune: base, "):
         ablate("photos", "imagenet", tmp_path, only=["emo_max"])
+    with pytest.raises(UserError, match="'finetun_strong:'; there are"):
+        ablate("photos", "imagenet", tmp_path, only=["finetune:", "finetun_strong:"])
 
 
 def test_a_missing_teacher_is_told_before_anything_is_fetched(tmp_path, monkeypatch):

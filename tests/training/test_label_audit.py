@@ -1,5 +1,7 @@
 """The label audit: wrong labels come first, nothing is dropped, a person's corrections are kept."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,10 +11,20 @@ import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import get_experiment
+from emo.models.build import build_model
+from emo.models.saving import save_model
 from emo.training.label_audit import audit_labels, out_of_fold, rank_labels
 from tests.fixtures import write_photos
 
-EXPERIMENT = get_experiment("6", backbone="tiny", weights=None, image_size=32)
+RANDOM = get_experiment("6", backbone="tiny", weights=None, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """One that starts from weights of a file."""
+    file = tmp_path_factory.mktemp("weights") / "tiny.h5"
+    save_model(build_model(RANDOM, 2), file, {"class_names": ["a", "b"]})
+    return dataclasses.replace(RANDOM, weights=str(file))
 
 
 @pytest.fixture
@@ -25,9 +37,9 @@ def mislabelled(paths):
     return paths
 
 
-def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, capsys):
+def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, experiment, capsys):
     paths = mislabelled
-    suspects = audit_labels(paths, EXPERIMENT)
+    suspects = audit_labels(paths, experiment)
     first = suspects.head(3)
     assert sorted(first["path"]) == [f"train/sad/wrong_{n}.jpg" for n in range(3)]
     assert set(first["label"]) == {"sad"}
@@ -50,7 +62,7 @@ def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, capsys)
     edited = paths.relabel.read_text()
     after = pd.concat(training_manifests(paths)).set_index("path")["label"]
     assert set(after[[path for path in after.index if "/wrong_" in path]]) == {"happy"}
-    again = audit_labels(paths, EXPERIMENT)
+    again = audit_labels(paths, experiment)
     corrected = again.set_index("path").loc[first["path"]]
     assert set(corrected["label"]) == {"happy"}
     assert corrected["quality"].min() > first["quality"].max()
@@ -70,6 +82,16 @@ def test_duplicates_do_not_vouch_for_one_another():
     np.testing.assert_allclose(apart.sum(axis=1), 1)
 
 
+def test_a_class_of_duplicates_alone_is_named():
+    """What never saw a class would doubt all its labels."""
+    features = np.random.default_rng(0).normal(size=(65, 8)).astype(np.float16)
+    labels = pd.Series(["a"] * 30 + ["b"] * 30 + ["c"] * 5)
+    one_photo, two_photos = (pd.Series([0] * 60 + copies) for copies in ([1] * 5, [1] * 3 + [2] * 2))
+    with pytest.raises(UserError, match="'c' has 5 photos, too few of them different"):
+        out_of_fold(features, labels, one_photo)
+    np.testing.assert_allclose(out_of_fold(features, labels, two_photos).sum(axis=1), 1)
+
+
 def test_the_rank_is_by_the_probability_of_the_given_label():
     photos = pd.DataFrame({"path": list("abcdefgh"), "label": ["x", "y"] * 4})
     certain = np.array([0.9, 0.1, 0.05, 0.2, 0.8, 0.3, 0.7, 0.25])  # of x; c is doubtful
@@ -78,7 +100,15 @@ def test_the_rank_is_by_the_probability_of_the_given_label():
     assert ranked["suggested"].iloc[0] == "y"
 
 
-def test_a_class_too_small_to_judge_is_named(paths):
+def test_a_class_too_small_to_judge_is_named(paths, experiment):
     write_photos(paths.train, 4)
     with pytest.raises(UserError, match=r"'anger' has 4 photos; 5 are needed"):
-        audit_labels(paths, EXPERIMENT)
+        audit_labels(paths, experiment)
+
+
+def test_random_numbers_judge_no_labels(paths):
+    write_photos(paths.train, 8)
+    for untrained in (get_experiment("emo_mini"), RANDOM):
+        with pytest.raises(UserError, match=f"^{untrained.name} starts .* random .* take finetune_mini"):
+            audit_labels(paths, untrained)
+    assert not any(file.exists() for file in (paths.split, paths.suspects, paths.relabel))

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from contextlib import suppress
@@ -20,7 +21,7 @@ import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.models.saving import read_metadata
+from emo.models.saving import read_metadata, write_metadata
 from emo.paths import get_paths
 from emo.tracking.table import read_table
 from emo.training import async_writer, checkpoint, plan, recorder
@@ -243,6 +244,16 @@ def test_a_run_that_came_to_its_end_but_not_into_the_table_is_done_again(killed,
     assert sorted(file.suffix for file in killed.model.iterdir()) == [".h5", ".png"]
 
 
+def test_a_model_that_never_reached_the_disk_is_not_taken_for_the_best(killed):
+    """Where the disk refused the model, it may have taken the state behind it."""
+    (model,) = killed.model.glob("*_running.h5")
+    write_metadata(model, read_metadata(model) | {"val_accuracy": 0.0})
+    for state in killed.model.glob("*_running.state?.npz"):
+        changed_progress(state, best=1.0)
+    run = train(RUN, killed)
+    assert run.best_epoch > 2 and run.val_accuracy == run.history["val_accuracy"][run.best_epoch]
+
+
 def test_another_experiment_leaves_the_unfinished_run_alone(killed, capsys):
     before = sorted(killed.model.glob("*_running*"))
     run = train(dataclasses.replace(RUN, seed=7, epochs=1), killed)
@@ -282,6 +293,28 @@ def test_writes_happen_in_order_and_only_the_newest_of_a_kind(monkeypatch):
         writer.submit(kind, lambda name=name: done.append(name))
     writer.close()
     assert done == ["m2", "s2"]  # a state never comes before a model that was handed over before it
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("m1 s1 m2", "m1 s1 m2"),
+        ("m1 m2 s1 m3 m4", "m2 s1 m4"),
+        ("m1 s1 m2 s2 m3", "m2 s2 m3"),
+        ("m1 s1 s2", "m1 s2"),
+    ],
+)
+def test_a_better_model_does_not_displace_the_one_that_a_waiting_state_claims(monkeypatch, given, expected):
+    monkeypatch.setattr(async_writer, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(async_writer, "SHARE", 1e9)
+    writer, done, all_wait = async_writer.Writer(spare=["state"]), [], threading.Event()
+    writer._thread.submit(all_wait.wait)
+    for name in given.split():
+        kind = "state" if name.startswith("s") else "model"
+        writer.submit(kind, lambda name=name: done.append(name))
+    all_wait.set()
+    writer.close()
+    assert done == expected.split()
 
 
 def fresh(root):
