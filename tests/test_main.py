@@ -239,6 +239,8 @@ def test_export_writes_where_it_is_told(tmp_path, capsys):
     assert main([*map(str, eight_bits), "--calibrate-on", str(tmp_path / "photos")]) == 0
     said = capsys.readouterr()
     assert said.out.strip() == str(tmp_path / "8.tflite") and "accuracy" in said.err
+    assert main(["export", "tflite", "--calibrate-on", str(tmp_path / "photos")]) == 2
+    assert "tflite is not calibrated, only tflite_int8 is: leave out --calib" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["export", "floppy"])
     assert "choose from" in capsys.readouterr().err

@@ -90,7 +90,8 @@ def export_model(
     another answer. `calibration`, training photos as `predict` takes them, shows it the numbers' ranges.
     "keras" is what plain Keras opens, and `load_classifier`; what the `.h5` says of itself is in it, no flip.
 
-    `path`: by default beside the model's file; where something has that name already, a number is added.
+    `path`: by default beside the model's file; in a folder that is there, the name it would have beside it;
+    where something has that name already, a number is added.
     `photos` to compare on are what `predict` takes, its first 32, or a table of `path` and `label`, all of
     it; by default random ones. What cannot be read of them or of `calibration` is left out, and counted.
     Raises UserError for an ensemble, another kind, a package that is missing, photos none of which can be
@@ -100,16 +101,23 @@ def export_model(
         raise UserError("An ensemble is no single network: export each of its members, `ensemble.members`.")
     if kind not in ENDINGS:
         raise UserError(f"There is no export to {kind!r}; choose one of {', '.join(ENDINGS)}.")
-    if (calibration is None) == (kind == "tflite_int8"):
+    if kind == "tflite_int8" and calibration is None:
         raise UserError(
-            "Export to tflite_int8, and to nothing else, is calibrated: pass calibration=, a folder or list "
-            "of training photos, some hundred of all classes."
+            "Export to tflite_int8 is calibrated: pass calibration=, a folder or list of training photos, "
+            "some hundred of all classes."
+        )
+    if kind != "tflite_int8" and calibration is not None:
+        raise UserError(
+            f"Export to {kind} is not calibrated, only that to tflite_int8 is: leave out calibration=."
         )
     if kind != "keras":
         need_tensorflow("Models are exported")
     if kind == "onnx":
         _require_onnx()
-    wanted = user_path(path) if path else _beside(classifier.path, ENDINGS[kind])
+    beside = _beside(classifier.path, ENDINGS[kind])
+    wanted = user_path(path) if path else beside
+    if wanted.is_dir() and not (wanted / "saved_model.pb").exists():  # that is an export, and is kept
+        wanted /= beside.name
     if not wanted.parent.is_dir():
         raise UserError(f"There is no folder {wanted.parent} to export to; make it, or give another path.")
     if kind == "keras" and wanted.suffix != ".keras":
