@@ -146,6 +146,31 @@ def test_a_third_party_model_is_told_what_it_does_not_say(tmp_path, capsys):
     assert "7 outputs but 2 class names (as given): pass --class-names, 7 names" in capsys.readouterr().err
 
 
+def test_the_page_is_told_what_a_third_party_model_does_not_say(capsys, monkeypatch):
+    from emo.inference import live_page
+
+    opened = []
+    monkeypatch.setattr(live_page, "demo", lambda classifiers, share, port: opened.extend(classifiers))
+    third = str(PROJECT / "tests/files/keras2_grey.h5")
+    assert main(["demo", "--model", third]) == 2
+    assert "pass --class-names, a list or a file" in capsys.readouterr().err
+    facts = ["--class-names", "a,b,c,d,e,f,g", "--preprocessing", "tf"]
+    assert main(["demo", "--model", third, *facts]) == 0
+    assert [each.class_names for each in opened] == [tuple("abcdefg")]
+    for given in ([], facts):  # of which model would they be?
+        assert main(["demo", "--model", "emo_mini", "--model", third, *given]) == 2
+        told = capsys.readouterr().err
+        assert (
+            "it goes with a single --model" in told
+            and told.count("\n") == 1
+            and "emo.demo([emo.load_classifier(" in told
+        )
+    assert main(["demo", "--model", "emo_mini", "--model", "nothing"]) == 2
+    assert "There is no model nothing" in (told := capsys.readouterr().err) and "single" not in told
+    assert main(["demo", "--model", "emo_mini", "--model", "emo_mini"]) == 0 == main(["demo"])
+    assert [each.name for each in opened[1:]] == ["emo_mini.h5"] * 3
+
+
 def test_help_and_version_come_at_once():
     code = (
         "import sys; from emo.__main__ import main\n"
@@ -270,6 +295,8 @@ def test_export_writes_where_it_is_told(tmp_path, capsys):
     assert main([*map(str, eight_bits), "--calibrate-on", str(tmp_path / "photos")]) == 0
     said = capsys.readouterr()
     assert said.out.strip() == str(tmp_path / "8.tflite") and "accuracy" in said.err
+    assert main(["export", "tflite", "--calibrate-on", str(tmp_path / "photos")]) == 2
+    assert "tflite is not calibrated, only tflite_int8 is: leave out --calib" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["export", "floppy"])
     assert "choose from" in capsys.readouterr().err

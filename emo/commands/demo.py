@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+from emo.commands.shared import add_facts, open_model
+from emo.errors import UserError
+
+if TYPE_CHECKING:
+    from emo.inference.classifier import Classifier
+
+SINGLE = "it goes with a single --model; for several, in Python: emo.demo([emo.load_classifier(…), …])."
 
 
 def add(commands) -> None:
@@ -17,6 +26,7 @@ def add(commands) -> None:
         action="append",
         help="a .h5 or .keras, its name in model/, or hf://owner/name (emo_mini); several times for a choice",
     )
+    add_facts(command)
     command.add_argument("--share", action="store_true", help="make a public link, through Gradio's servers")
     command.add_argument("--port", type=int, help="the first free one from 7860 on")
     command.set_defaults(run=run)
@@ -26,4 +36,21 @@ def run(chosen: argparse.Namespace) -> None:
     """Waits until Ctrl-C."""
     from emo.inference.live_page import demo
 
-    demo(chosen.model or "emo_mini", chosen.share, chosen.port)
+    demo(_opened(chosen), chosen.share, chosen.port)
+
+
+def _opened(chosen: argparse.Namespace) -> list[Classifier]:
+    """The models to choose from; what a third-party one does not say can be told of one alone."""
+    models = chosen.model or ["emo_mini"]
+    if len(models) == 1:
+        return [open_model(chosen, models[0])]
+    if chosen.class_names or chosen.image_size or chosen.preprocessing:
+        raise UserError(
+            f"What --class-names, --image-size and --preprocessing tell is of one model: {SINGLE}"
+        )
+    try:
+        return [open_model(chosen, model) for model in models]
+    except UserError as error:
+        if "pass --" in str(error):
+            raise UserError(f"{str(error).removesuffix('.')}; {SINGLE}") from None
+        raise

@@ -30,7 +30,7 @@ def add(commands) -> None:
     )
     command.add_argument("format", metavar="FORMAT", choices=_Formats(), help="%(choices)s")
     add_model(command)
-    command.add_argument("--to", type=Path, metavar="FILE", help="where (beside the .h5)")
+    command.add_argument("--to", type=Path, metavar="FILE|FOLDER", help="where (beside the .h5)")
     command.add_argument(
         "--photos", metavar="FOLDER", help="compare on photos of yours; on class folders in accuracy, too"
     )
@@ -45,6 +45,8 @@ def run(chosen: argparse.Namespace) -> str:
     """The path of what was written."""
     if chosen.format == "tflite_int8" and not chosen.calibrate_on:
         raise UserError("tflite_int8 is calibrated on training photos: give --calibrate-on FOLDER.")
+    if chosen.format != "tflite_int8" and chosen.calibrate_on:
+        raise UserError(f"{chosen.format} is not calibrated, only tflite_int8 is: leave out --calibrate-on.")
 
     from emo.inference.export import export_model
 

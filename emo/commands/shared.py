@@ -30,6 +30,11 @@ def add_model(
         default=default,
         help=f"a .h5 or .keras, its name in model/, or hf://owner/name ({without})",
     )
+    add_facts(command)
+
+
+def add_facts(command: argparse.ArgumentParser) -> None:
+    """The options that tell what a third-party file does not."""
     facts = command.add_argument_group("what a third-party model does not say itself")
     facts.add_argument("--class-names", metavar="A,B,…|FILE", help="in the order of its outputs")
     facts.add_argument("--image-size", type=int, metavar="PX", help="the side of the pictures it takes")
@@ -43,13 +48,13 @@ def add_json(command: argparse.ArgumentParser, what: str = "the answer") -> None
     command.add_argument("--json", action="store_true", help=f"print {what} as JSON")
 
 
-def open_model(chosen: argparse.Namespace) -> Classifier:
-    """The classifier that `--model` names. Raises UserError in the words of the command line."""
+def open_model(chosen: argparse.Namespace, model: str | None = None) -> Classifier:
+    """The classifier that `--model` names, or `model`. Raises UserError in the words of the command line."""
     from emo.inference.classifier import find_model, load_classifier
 
     names = chosen.class_names
     names = [name.strip() for name in names.split(",")] if names and "," in names else names
-    file = find_model(chosen.model, Path("model"))
+    file = find_model(chosen.model if model is None else model, Path("model"))
     try:
         return load_classifier(file, names, chosen.image_size, chosen.preprocessing)
     except UserError as error:

@@ -29,7 +29,7 @@ from emo.backend import forward, need_tensorflow
 from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.files import user_path
-from emo.inference.classifier import Classifier
+from emo.inference.classifier import Classifier, Loaded
 from emo.inference.predictor import CHUNK, Predictor, as_sources
 from emo.models.build import copy_in
 from emo.models.saving import save_model
@@ -90,25 +90,34 @@ def export_model(
     another answer. `calibration`, training photos as `predict` takes them, shows it the numbers' ranges.
     "keras" is what plain Keras opens, and `load_classifier`; what the `.h5` says of itself is in it, no flip.
 
-    `path`: by default beside the model's file; where something has that name already, a number is added.
+    `path`: by default beside the model's file; in a folder that is there, the name it would have beside it;
+    where something has that name already, a number is added.
     `photos` to compare on are what `predict` takes, its first 32, or a table of `path` and `label`, all of
-    it; by default random ones. Raises UserError for an ensemble, another kind, a package that is missing, and
-    probabilities that differ by more than 0.001 where they are not of 8 bits: then no file is left.
+    it; by default random ones. What cannot be read of them or of `calibration` is left out, and counted.
+    Raises UserError for an ensemble, another kind, a package that is missing, photos none of which can be
+    read, and probabilities that differ by more than 0.001 where they are not of 8 bits: then no file is left.
     """
     if not isinstance(classifier, Classifier):
         raise UserError("An ensemble is no single network: export each of its members, `ensemble.members`.")
     if kind not in ENDINGS:
         raise UserError(f"There is no export to {kind!r}; choose one of {', '.join(ENDINGS)}.")
-    if (calibration is None) == (kind == "tflite_int8"):
+    if kind == "tflite_int8" and calibration is None:
         raise UserError(
-            "Export to tflite_int8, and to nothing else, is calibrated: pass calibration=, a folder or list "
-            "of training photos, some hundred of all classes."
+            "Export to tflite_int8 is calibrated: pass calibration=, a folder or list of training photos, "
+            "some hundred of all classes."
+        )
+    if kind != "tflite_int8" and calibration is not None:
+        raise UserError(
+            f"Export to {kind} is not calibrated, only that to tflite_int8 is: leave out calibration=."
         )
     if kind != "keras":
         need_tensorflow("Models are exported")
     if kind == "onnx":
         _require_onnx()
-    wanted = user_path(path) if path else _beside(classifier.path, ENDINGS[kind])
+    beside = _beside(classifier.path, ENDINGS[kind])
+    wanted = user_path(path) if path else beside
+    if wanted.is_dir() and not (wanted / "saved_model.pb").exists():  # that is an export, and is kept
+        wanted /= beside.name
     if not wanted.parent.is_dir():
         raise UserError(f"There is no folder {wanted.parent} to export to; make it, or give another path.")
     if kind == "keras" and wanted.suffix != ".keras":
@@ -146,7 +155,10 @@ def export_model(
 
 
 def _both(classifier: Classifier, plain: Callable, exported: Callable, photos) -> tuple:
-    """What the network and its export answer, (n, classes) each, and the true classes' numbers or None."""
+    """What the network and its export answer, (n, classes) each, and the true classes' numbers or None.
+
+    The n are the pictures that can be read.
+    """
     labels = faces = None
     if isinstance(photos, pd.DataFrame):
         if not {"path", "label"} <= set(photos) or not set(photos.label) <= set(classifier.class_names):
@@ -160,12 +172,16 @@ def _both(classifier: Classifier, plain: Callable, exported: Callable, photos) -
     else:
         sources = [*_pictures(classifier)]
         faces = [None] * len(sources)  # and none is looked for
-    answers = []
+    answers, unreadable = [], []
     with tqdm(total=len(sources), desc="comparing", unit="photo", disable=len(sources) < CHUNK) as bar:
         for start in range(0, len(sources), CHUNK):
-            images = classifier.load(sources[start : start + CHUNK], faces).pixels.astype(np.float32)
-            answers.append((np.asarray(plain(images)), np.asarray(exported(images))))
-            bar.update(len(images))
+            loaded = classifier.load(sources[start : start + CHUNK], faces)
+            unreadable += [start + row for row in loaded.unreadable]
+            if len(images := _readable(loaded)):
+                answers.append((np.asarray(plain(images)), np.asarray(exported(images))))
+            bar.update(len(loaded.pixels))
+    _tell_left_out(len(unreadable), len(sources), "compare")
+    labels = None if labels is None else np.delete(labels, unreadable)
     expected, answers = (np.concatenate(each) for each in zip(*answers, strict=True))
     return expected, answers, labels
 
@@ -174,7 +190,22 @@ def _calibration(classifier: Classifier, photos) -> np.ndarray:
     """Some of them, from first to last, as a folder lists one class after the other: float32."""
     sources = as_sources(list(photos.path) if isinstance(photos, pd.DataFrame) else photos)
     places = np.linspace(0, len(sources) - 1, min(len(sources), CALIBRATION)).astype(int)
-    return classifier.load([sources[place] for place in places]).pixels.astype(np.float32)
+    loaded = classifier.load([sources[place] for place in places])
+    _tell_left_out(len(loaded.unreadable), len(places), "calibrate")
+    return _readable(loaded)
+
+
+def _readable(loaded: Loaded) -> np.ndarray:
+    """The pictures without the black ones that stand for unreadable files: float32."""
+    return np.delete(loaded.pixels, loaded.unreadable, axis=0).astype(np.float32)
+
+
+def _tell_left_out(unreadable: int, count: int, use: str) -> None:
+    """Raises UserError where nothing is left."""
+    if unreadable == count:
+        raise UserError(f"None of {count} photos to {use} on can be read; give others.")
+    if unreadable:
+        print(f"{unreadable} of {count} photos to {use} on cannot be read and are left out.")
 
 
 def _draft_folder(wanted: Path) -> tempfile.TemporaryDirectory:

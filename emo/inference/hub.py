@@ -38,7 +38,7 @@ USE = """
 ```python
 import emo_utils as emo  # {project}
 
-classifier = emo.load_classifier("hf://{repo}")
+classifier = emo.load_classifier("{address}")
 print(emo.classify_faces(classifier, "photo.jpg").answers)
 ```
 
@@ -82,12 +82,8 @@ def fetch(address: str | Path) -> Path:
         path = Path(hub.hf_hub_download(repo, file, **options))
         if file == CONFIG:
             hub.hf_hub_download(repo, WEIGHTS, **options)
-        try:
-            sums = Path(hub.hf_hub_download(repo, SUMS, **options)).read_text(errors="replace")
-        except hub.errors.EntryNotFoundError:  # somebody else's model
-            sums = ""
-    named = {name: digest for digest, name in SUM.findall(sums)}
-    if named.get(file, digest := _digest(path)) != digest:
+        sums = _sums(hub, repo, **options)
+    if sums.get(file, digest := _digest(path)) != digest:
         raise UserError(
             f"{file} of hf://{repo} is not what {SUMS} there names: it is damaged or was exchanged, so it "
             f"was not opened; delete {path} and fetch it again, or ask its owner."
@@ -105,27 +101,39 @@ def push(
     """Uploads a model to `owner/name` on the Hub, which is made where it is not there; gives its web address.
 
     In one commit: the file; its learning curve (`.png`) where it lies beside it; README.md, which is its card
-    (`.md`, of `write_card`) with the header that the Hub reads; and its SHA-256. `license` is one that the
-    Hub names, such as "cc-by-nc-4.0"; `dataset` is what it was trained on, by default what the card says.
+    (`.md`, of `write_card`) with the header that the Hub reads; and its SHA-256, beside those of other files
+    there. `license` is one that the Hub names, such as "cc-by-nc-4.0"; `dataset` is what it was trained on,
+    by default what the card says. Where other models lie there, its address ends in its file's name.
     Raises UserError for what is no model, without a token that may write there, and without a network.
     """
     if not re.fullmatch(REPO, repo):
         raise UserError(
             f"{repo!r} is no name on the Hub; write owner/name, the owner being you or your organisation."
         )
-    files = prepare(model, repo, license, dataset)
+    saved = _in_one_file(model)
     hub = _hub()
     if not hub.get_token():
         raise UserError(
             "Uploading to the Hub needs a token of yours that may write: make one at "
             "https://huggingface.co/settings/tokens, and set HF_TOKEN to it, in Colab among the secrets."
         )
+    name = saved.path.name
+    with _told(hub, repo):
+        there, sums = _lying_there(hub, repo)
+    others = [other for other in _models(there) if other != name]
+    address = f"hf://{repo}/{name}" if others else f"hf://{repo}"
+    files = _upload(saved, address, license, dataset, sums)
     with _told(hub, repo):
         api = hub.HfApi()
         url = api.create_repo(repo, private=private, exist_ok=True)
-        operations = [hub.CommitOperationAdd(name, content) for name, content in files.items()]
-        api.create_commit(repo, operations, commit_message=f"{next(iter(files))}, its card and its checksum")
-    print(f'Uploaded: {", ".join(files)} to {url}; emo.load_classifier("hf://{repo}") opens it.')
+        operations = [hub.CommitOperationAdd(file, content) for file, content in files.items()]
+        api.create_commit(repo, operations, commit_message=f"{name}, its card and its checksum")
+    print(f'Uploaded: {", ".join(files)} to {url}; emo.load_classifier("{address}") opens it.')
+    if others:
+        print(
+            f"Also there: {_named(others)}. So hf://{repo} without a file's name opens none of them, and "
+            f"README.md is now the card of {name}."
+        )
     return str(url)
 
 
@@ -133,18 +141,33 @@ def prepare(
     model: str | Path, repo: str, license: str = "other", dataset: str | None = None
 ) -> dict[str, Path | bytes]:
     """What `push` uploads, by its name there, the model first. Raises UserError for what is no model."""
+    return _upload(_in_one_file(model), f"hf://{repo}", license, dataset, {})
+
+
+def _in_one_file(model: str | Path) -> SavedModel:
     saved = read_model(user_path(model))
+    if saved.path.suffix not in SUFFIXES:
+        raise UserError(
+            f"{saved.path.name} is not a model in one file: load it, and export it to .keras first."
+        )
+    return saved
+
+
+def _upload(
+    saved: SavedModel, address: str, license: str, dataset: str | None, sums: dict[str, str]
+) -> dict[str, Path | bytes]:
+    """As `prepare`; `address` opens it, `sums` are the checksums of what lies there, by name."""
     path = saved.path
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path.name} is not a model in one file: load it, and export it to .keras first.")
     curve = path.with_suffix(".png")
     pictures = {curve.name: curve} if curve.is_file() else {}
-    sums = f"{_digest(path)}  {path.name}\n"
-    readme = _readme(saved, repo, license, dataset, curve.name if pictures else "")
-    return {path.name: path, **pictures, "README.md": readme.encode(), SUMS: sums.encode()}
+    readme = _readme(saved, address, license, dataset, curve.name if pictures else "")
+    upload = {path.name: path, **pictures, "README.md": readme.encode()}
+    kept = {name: digest for name, digest in sums.items() if name not in upload}
+    lines = [f"{digest}  {name}\n" for name, digest in {**kept, path.name: _digest(path)}.items()]
+    return {**upload, SUMS: "".join(lines).encode()}
 
 
-def _readme(saved: SavedModel, repo: str, license: str, dataset: str | None, curve: str) -> str:
+def _readme(saved: SavedModel, address: str, license: str, dataset: str | None, curve: str) -> str:
     """The model's card, with the Hub's header in front, and how to open it from there."""
     path = saved.path
     card = path.with_suffix(".md")
@@ -154,7 +177,7 @@ def _readme(saved: SavedModel, repo: str, license: str, dataset: str | None, cur
     if not dataset and source and "://" not in source[1]:  # an address is no name
         dataset = Path(source[1]).stem.replace("\\", "")  # of Markdown
     header = _header(path.stem, license, dataset, RESULTS.search(text))
-    use = USE.format(repo=repo, file=path.name, sums=SUMS, project=PROJECT)
+    use = USE.format(address=address, file=path.name, sums=SUMS, project=PROJECT)
     picture = f"\n![The learning curve]({curve})\n" if curve else ""
     return f"---\n{header}\n---\n\n{text.rstrip()}\n{use}{picture}"
 
@@ -203,17 +226,47 @@ def _files(hub: ModuleType, repo: str, revision: str | None) -> list[str] | None
         return None
 
 
-def _only_model(repo: str, files: list[str]) -> str:
+def _sums(hub: ModuleType, repo: str, **options) -> dict[str, str]:
+    """The checksums that are named there, by the file's name; none for somebody else's model."""
+    try:
+        text = Path(hub.hf_hub_download(repo, SUMS, **options)).read_text(errors="replace")
+    except hub.errors.EntryNotFoundError:
+        return {}
+    return {name: digest for digest, name in SUM.findall(text)}
+
+
+def _lying_there(hub: ModuleType, repo: str) -> tuple[list[str], dict[str, str]]:
+    """The names of the files there, and the checksums of those that have one; nothing where no repo is."""
+    try:
+        files = _files(hub, repo, None)
+    except hub.errors.RepositoryNotFoundError:
+        return [], {}
+    if files is None:
+        raise ConnectionError("what lies there is not known")
+    sums = _sums(hub, repo) if SUMS in files else {}
+    return files, {name: digest for name, digest in sums.items() if name in files}
+
+
+def _models(files: list[str]) -> list[str]:
     models = [file for file in files if file.endswith(SUFFIXES)]
     if {CONFIG, WEIGHTS} <= set(files):
         models[models.index(WEIGHTS)] = CONFIG
+    return models
+
+
+def _named(models: list[str]) -> str:
+    return ", ".join([*models[:LISTED], *["…"] * (len(models) > LISTED)])
+
+
+def _only_model(repo: str, files: list[str]) -> str:
+    models = _models(files)
     if len(models) == 1:
         return models[0]
     if not models:
         raise UserError(f"hf://{repo} holds no .h5 and no .keras; other formats are not read here.")
-    names = ", ".join([*models[:LISTED], *["…"] * (len(models) > LISTED)])
     raise UserError(
-        f"hf://{repo} holds several models; add the name of one, as hf://{repo}/{models[0]}: {names}."
+        f"hf://{repo} holds several models; add the name of one, as hf://{repo}/{models[0]}: "
+        f"{_named(models)}."
     )
 
 

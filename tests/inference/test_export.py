@@ -102,6 +102,17 @@ def test_nothing_is_overwritten(kind, classifier, tmp_path):
     assert again.path != written.path and class_names(written.path) == class_names(again.path)
 
 
+def test_into_a_folder_that_is_there_it_goes_by_its_usual_name(classifier, tmp_path):
+    folder = tmp_path / "phones"
+    folder.mkdir()
+    for name in ("small.tflite", "small_2.tflite"):
+        assert export_model(classifier, "tflite", folder).path == folder / name
+    written = export_model(classifier, "savedmodel", str(folder)).path
+    assert written == folder / "small_savedmodel"
+    again = export_model(classifier, "savedmodel", written).path  # an export is no folder to write into
+    assert again == folder / "small_savedmodel_2" and [*tmp_path.iterdir()] == [folder]
+
+
 def test_flip_and_float32_go_with_it(tmp_path, photos):
     half = small(tmp_path, policy="mixed_bfloat16")
     full = small(tmp_path).with_flip()
@@ -152,6 +163,38 @@ def test_eight_bits_are_calibrated_on_photos_and_judged_by_labels(classifier, ph
     assert np.int8 in types and np.float16 not in types
 
 
+def test_unreadable_photos_are_left_out_and_it_is_said(classifier, photos, tmp_path, monkeypatch, capsys):
+    for number, photo in enumerate(photos):
+        Image.fromarray(photo.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    broken = [tmp_path / f"{name}.png" for name in "abcd"]
+    for file in broken:
+        file.write_bytes(b"no picture")
+    table = classifier.predict(list(photos))[["emotion"]].rename(columns={"emotion": "label"})
+    table["path"] = [str(tmp_path / f"{number}.png") for number in range(len(photos))]
+    unreadable = pd.DataFrame({"path": map(str, broken), "label": "happy"})
+    table = pd.concat([table[:3], unreadable, table[3:]], ignore_index=True)
+    with monkeypatch.context() as few:
+        few.setattr(exporting, "CHUNK", 2)  # one chunk without a readable photo
+        written = export_model(classifier, "keras", photos=table)
+    assert written.accuracy == (1, 1) and written.agreement == 1
+    told = capsys.readouterr().out
+    assert "4 of 9 photos to compare on cannot be read and are left out." in told and "on 5 pictures" in told
+    seen, write = [], exporting.WRITERS["tflite_int8"]
+
+    def noted(model, classifier, path, shown):
+        seen.append(shown)
+        write(model, classifier, path, shown)
+
+    monkeypatch.setitem(exporting.WRITERS, "tflite_int8", noted)
+    export_model(classifier, "tflite_int8", calibration=table)
+    np.testing.assert_array_equal(seen, [photos])
+    assert "4 of 9 photos to calibrate on cannot be read and are left out." in capsys.readouterr().out
+    for given, use in (({"photos": broken}, "compare"), ({"calibration": broken}, "calibrate")):
+        with pytest.raises(UserError, match=f"^None of 4 photos to {use} on can be read; give others.$"):
+            export_model(classifier, "tflite_int8" if "calibration" in given else "keras", **given)
+    assert not [*tmp_path.glob(".export_*")]
+
+
 def test_a_model_that_gives_no_numbers_leaves_no_file(tmp_path):
     with pytest.raises(UserError, match=r"small\.tflite was not written"):
         export_model(small(tmp_path, scale=np.inf), "tflite")
@@ -167,9 +210,10 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(classifier, tmp_path, mon
         export_model(classifier, "tflite", "/proc/a.tflite")
     with pytest.raises(UserError, match=r"by its name alone: call it model\.keras\.$"):
         export_model(classifier, "keras", tmp_path / "model.h5")
-    for kind, photos in (("tflite_int8", None), ("tflite", [np.zeros((32, 32, 3), np.uint8)])):
-        with pytest.raises(UserError, match="pass calibration=, a folder or list of training photos"):
-            export_model(classifier, kind, calibration=photos)
+    with pytest.raises(UserError, match="pass calibration=, a folder or list of training photos"):
+        export_model(classifier, "tflite_int8")
+    with pytest.raises(UserError, match=r"^Export to tflite is not calibrated, .* leave out calibration=\.$"):
+        export_model(classifier, "tflite", calibration=[np.zeros((32, 32, 3), np.uint8)])
     with pytest.raises(UserError, match="the columns path and label, with the model's classes"):
         export_model(classifier, "keras", photos=pd.DataFrame({"path": ["a.jpg"], "label": ["joy"]}))
     with pytest.raises(UserError, match="each of its members"):

@@ -131,6 +131,27 @@ def test_an_older_revision(hub, model):
         load_classifier(f"{ADDRESS}@v9")
 
 
+def test_a_second_model_is_told_by_its_file_and_the_first_keeps_its_checksum(hub, model, capsys):
+    push(model, "owner/faces")
+    sums = hub.files("owner/faces")["SHA256SUMS"]
+    hub.commit("owner/faces", {"SHA256SUMS": sums + b"0" * 64 + b"  gone.h5\n"})
+    other = Path(shutil.copy(EMO_MINI, model.with_name("other.h5")))
+    capsys.readouterr()
+    for _ in range(2):  # the same again is no third model
+        push(other, "owner/faces")
+        told = capsys.readouterr().out
+        assert f'emo.load_classifier("{ADDRESS}/other.h5") opens it' in told
+        assert f"Also there: faces.h5. So {ADDRESS} without a file's name opens none of them" in told
+        files = hub.files("owner/faces")
+        assert f'emo.load_classifier("{ADDRESS}/other.h5")' in files["README.md"].decode()
+        sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}" for name in ("faces.h5", "other.h5")]
+        assert files["SHA256SUMS"].decode().splitlines() == sums
+    assert len(load_classifier(f"{ADDRESS}/other.h5").class_names) == 7
+    assert len(load_classifier(f"{ADDRESS}/faces.h5").class_names) == 3
+    hub.commit("owner/faces", {"faces.h5": EMO_MINI.read_bytes()})
+    assert "is not what SHA256SUMS there names" in one_sentence(load_classifier, f"{ADDRESS}/faces.h5")
+
+
 def test_what_keras_itself_uploads_opens(hub, tmp_path):
     images = keras.Input((8, 8, 3))
     outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(images))
