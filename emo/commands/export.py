@@ -30,7 +30,9 @@ def add(commands) -> None:
     )
     command.add_argument("format", metavar="FORMAT", choices=_Formats(), help="%(choices)s")
     add_model(command)
-    command.add_argument("--to", type=Path, metavar="FILE|FOLDER", help="where (beside the .h5)")
+    command.add_argument(
+        "--to", type=Path, metavar="FILE|FOLDER", help="where (beside the .h5; of one from the Hub, here)"
+    )
     command.add_argument(
         "--photos", metavar="FOLDER", help="compare on photos of yours; on class folders in accuracy, too"
     )

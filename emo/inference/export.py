@@ -30,6 +30,7 @@ from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.files import user_path
 from emo.inference.classifier import Classifier, Loaded
+from emo.inference.hub import is_fetched
 from emo.inference.predictor import CHUNK, Predictor, as_sources
 from emo.models.build import copy_in
 from emo.models.saving import save_model
@@ -90,8 +91,8 @@ def export_model(
     another answer. `calibration`, training photos as `predict` takes them, shows it the numbers' ranges.
     "keras" is what plain Keras opens, and `load_classifier`; what the `.h5` says of itself is in it, no flip.
 
-    `path`: by default beside the model's file; in a folder that is there, the name it would have beside it;
-    where something has that name already, a number is added.
+    `path`: by default beside the model's file, of one from the Hub in the current folder; in a folder that
+    is there, the name it would have beside it; where something has that name already, a number is added.
     `photos` to compare on are what `predict` takes, its first 32, or a table of `path` and `label`, all of
     it; by default random ones. What cannot be read of them or of `calibration` is left out, and counted.
     Raises UserError for an ensemble, another kind, a package that is missing, photos none of which can be
@@ -255,7 +256,8 @@ def _pictures(classifier: Classifier) -> np.ndarray:
 
 
 def _beside(model: Path, ending: str) -> Path:
-    return results_beside(model) / (model.stem + ending)
+    folder = Path() if is_fetched(model) else results_beside(model)  # nobody looks into the Hub's cache
+    return folder / (model.stem + ending)
 
 
 def _for_export(model: keras.Model, flip: bool) -> keras.Model:

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from emo.errors import UserError
 from emo.evaluation.evaluate import calibrate
 from emo.inference.classifier import find_model, load_classifier
+from emo.inference.export import export_model
 from emo.inference.hub import prepare, push
 from emo.paths import EMO_MINI
 from tests.inference.hub_server import TOKEN, Hub
@@ -84,6 +85,15 @@ def test_a_fetched_model_is_not_calibrated_in_the_cache_where_its_checksum_would
     with pytest.raises(UserError, match=rf"copy .*faces\.h5 into {paths.model} and calibrate that"):
         calibrate(fetched, paths)
     load_classifier(ADDRESS)
+
+
+def test_an_export_of_a_fetched_model_lands_in_the_current_folder(hub, model, tmp_path, monkeypatch):
+    push(model, "owner/faces")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    written = export_model(load_classifier(ADDRESS), "keras")
+    assert written.path.resolve() == tmp_path / "work/faces.keras"
+    assert not list((tmp_path / "cache").rglob("*.keras"))
 
 
 def test_the_card_says_what_the_hub_reads_and_how_to_open_it(hub, model):
