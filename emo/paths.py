@@ -194,9 +194,17 @@ def _folder(given: str | Path) -> Path:
         raise UserError(f"{str(given)[:200]!r} is no folder ({error}); give another path.") from None
 
 
+def is_fetched(model: Path) -> bool:
+    """Whether it lies in huggingface_hub's cache, whose files are what their checksums say."""
+    folders = model.absolute().parts
+    return "snapshots" in folders and any(name.startswith("models--") for name in folders)
+
+
 def results_beside(model: Path) -> Path:
-    """The folder for what is made of a model: its own; for the one in an installed package, the current."""
-    return Path() if model.resolve().is_relative_to(SHIPPED) else model.parent
+    """The folder for what is made of a model: its own; the current for one in an installed package, or in the
+    Hub's cache, where nobody looks.
+    """
+    return Path() if model.resolve().is_relative_to(SHIPPED) or is_fetched(model) else model.parent
 
 
 def numbered(wanted: Path) -> Iterator[Path]:

@@ -69,7 +69,7 @@ def _answers(chosen: argparse.Namespace) -> pd.DataFrame:
         return answers
     photos = as_sources(chosen.photo)
     found = find_faces(photos) if chosen.faces else None
-    answers = classifier.predict(photos, found if found is None else face_crops(found, margin=0.0))
+    answers = classifier.predict(photos, None if found is None else face_crops(found, margin=0.0))
     answers["path"] = answers.path.map(printable)
     if found is not None:
         answers.insert(1, "faces", found.faces)

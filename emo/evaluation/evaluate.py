@@ -27,9 +27,8 @@ from emo.evaluation.class_order import better_order
 from emo.evaluation.intervals import wilson
 from emo.files import files_below
 from emo.inference.classifier import Classifier, load_classifier, store_temperature
-from emo.inference.hub import is_fetched
 from emo.inference.predictor import Predictor
-from emo.paths import EMO_MINI, Paths
+from emo.paths import EMO_MINI, Paths, is_fetched
 from emo.tracking import table as runlog
 
 SURE = 0.9  # of the photos a calibrated model answers, where it may abstain

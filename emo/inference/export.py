@@ -30,7 +30,6 @@ from emo.data.image_io import load_images
 from emo.errors import UserError
 from emo.files import user_path
 from emo.inference.classifier import Classifier, Loaded
-from emo.inference.hub import is_fetched
 from emo.inference.predictor import CHUNK, Predictor, as_sources
 from emo.models.build import copy_in
 from emo.models.saving import save_model
@@ -256,8 +255,7 @@ def _pictures(classifier: Classifier) -> np.ndarray:
 
 
 def _beside(model: Path, ending: str) -> Path:
-    folder = Path() if is_fetched(model) else results_beside(model)  # nobody looks into the Hub's cache
-    return folder / (model.stem + ending)
+    return results_beside(model) / (model.stem + ending)
 
 
 def _for_export(model: keras.Model, flip: bool) -> keras.Model:

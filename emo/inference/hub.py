@@ -51,12 +51,6 @@ def is_address(model: str | Path) -> bool:
     return str(model).startswith("hf:/")
 
 
-def is_fetched(file: Path) -> bool:
-    """Whether it lies in huggingface_hub's cache, whose files are what their checksums say."""
-    folders = file.absolute().parts
-    return "snapshots" in folders and any(name.startswith("models--") for name in folders)
-
-
 def fetch(address: str | Path) -> Path:
     """The model at `hf://owner/name[@revision][/file]`, downloaded once into huggingface_hub's cache.
 

@@ -108,10 +108,10 @@ def plot_coverage(
     axis.plot(curve.coverage, curve.accuracy, color=TRAIN)
     axis.plot(marked.coverage, marked.accuracy, "o", ms=5, color=TRAIN)
     for number, row in enumerate(marked.drop_duplicates("coverage").itertuples()):
-        above = number % 2 == 0  # else equal ones, side by side, would cover each other
-        place, offset = (row.coverage, row.accuracy), (0, 7 if above else -7)
-        label = axis.annotate(f"{row.accuracy:.0%}", place, offset, textcoords="offset points", ha="center")
-        label.set_va("bottom" if above else "top")
+        # in turn: equal ones, side by side, would cover each other
+        offset, va = ((0, 7), "bottom") if number % 2 == 0 else ((0, -7), "top")
+        place, told = (row.coverage, row.accuracy), f"{row.accuracy:.0%}"
+        axis.annotate(told, place, offset, textcoords="offset points", ha="center", va=va)
     axis.set(
         xlabel="share of photos answered, the surest first", ylabel="accuracy", xlim=(0, 1.06), ylim=(0, 1.04)
     )
