@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,6 +49,12 @@ def files_below(folder: Path) -> Iterator[Path]:
                 waiting.append((child, above | {here}))
             else:
                 yield child
+
+
+def first_file(places: Iterable[Path], endings: Iterable[str]) -> Path | None:
+    """The first of `places` that is a file, as it is written or with one of the endings; None where none is."""
+    written = (Path(f"{place}{ending}") for place in places for ending in ("", *endings))
+    return next(filter(Path.is_file, written), None)
 
 
 class WriteError(UserError, OSError):

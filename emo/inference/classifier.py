@@ -18,7 +18,7 @@ from emo.data.faces import face_crops, find_faces
 from emo.data.geometry import Crop
 from emo.data.image_io import load_images, read_image
 from emo.errors import UserError, is_out_of_memory
-from emo.files import told, user_path
+from emo.files import first_file, told, user_path
 from emo.inference.hub import LISTED, SUFFIXES, fetch, is_address
 from emo.inference.predictor import Predictor
 from emo.models.loading import read_model, rebuild
@@ -152,8 +152,9 @@ def load_classifier(
 ) -> Classifier:
     """Opens a model: a `.h5` that `train` saved, an older one of Keras 2, a third party's, a `.keras` too.
 
-    Also the JSON of a network beside a file with its weights, and `hf://owner/name`, a model on the Hub. What
-    `train` saved knows all of this; for another file, what is not given is found or asked for:
+    Also the JSON of a network beside a file with its weights, `hf://owner/name`, a model on the Hub, and
+    "emo_mini", the model that comes with the project. What `train` saved knows all of this; for another
+    file, what is not given is found or asked for:
 
     - class_names, in the order of the outputs: a list, or a file of one per line; else the
       `data/class_names.txt` of the project in whose `model/` the file lies.
@@ -166,7 +167,8 @@ def load_classifier(
     The classifier's repr tells what was assumed. Raises UserError where the file cannot be used, or naming
     what to pass.
     """
-    saved = read_model(fetch(path) if is_address(path) else path)
+    file = fetch(path) if is_address(path) else EMO_MINI if path == EMO_MINI.stem else path
+    saved = read_model(file)
     facts = find_facts(saved, class_names, image_size, preprocessing, backbone)
     model = rebuild(saved, facts.image_size, facts.preprocessing)
     shape, count = model.output_shape, len(facts.class_names)
@@ -199,22 +201,25 @@ def store_temperature(classifier: Classifier, temperature: float, abstain_below:
 def find_model(model: str | Path, folder: Path) -> Path:
     """`model` as a path, an address on the Hub, or a name in `folder`; if empty, the newest finished there.
 
-    Its ending may be left out. The model that comes with the project goes by its name, or "emo_mini", in any
-    folder; it is taken, and that is said, where `model` is empty and the folder has none. Prints which links
-    to nothing were passed over. Raises UserError for what is no path, and with the models that there are
-    where none has that name.
+    Its ending may be left out. A relative path that leads to no file counts by its name in `folder`, which is
+    printed. "emo_mini" is the model that comes with the project; it is taken, which is printed, where
+    `model` is empty and the folder has none. Prints which links to nothing were passed over. Raises UserError
+    for what is no path, and with the models that there are where none has that name.
     """
     if is_address(model):
         return fetch(model)
     if model:
         given = user_path(model)
-        places = [given, *_with_endings(given), folder / given.name, *_with_endings(folder / given.name)]
-        if place := next(filter(Path.is_file, places), None):
-            return place
-        if given.name in EMO_MINI_NAMES:
-            return EMO_MINI
+        if file := first_file([given], SUFFIXES):
+            return file
         if any((given / file).is_file() for file in MODEL_FOLDERS):
             return given
+        if not given.is_absolute():
+            named = EMO_MINI if given.name in EMO_MINI_NAMES else None
+            if file := first_file([folder / given.name], SUFFIXES) or named:
+                if len(given.parts) > 1:
+                    print(f"There is no {given}: this is {file}.")
+                return file
     found, passed_over = _models_in(folder)
     if model:
         names = [*(file.name for file in found[:LISTED]), *["…"] * (len(found) > LISTED), EMO_MINI.name]
@@ -227,10 +232,6 @@ def find_model(model: str | Path, folder: Path) -> Path:
         print(f"No model of yours in {folder} yet: this is {EMO_MINI.name}, which comes with the project.")
         return EMO_MINI
     return found[0]
-
-
-def _with_endings(path: Path) -> list[Path]:
-    return [Path(f"{path}{suffix}") for suffix in SUFFIXES]
 
 
 def _models_in(folder: Path) -> tuple[list[Path], list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.files import user_path
+from emo.files import first_file, user_path
 from emo.paths import EMO_MINI, Paths
 
 
@@ -42,10 +42,8 @@ def named_file(field: str, said: str | None, paths: Paths) -> Path | None:
         if not Path(said).expanduser().is_absolute():
             places |= {folder: folder / said for folder in (paths.results, paths.root)}
             places[paths.model] = paths.model / here.name
-        for place in places.values():
-            for file in (place, Path(f"{place}.h5")):
-                if user_path(file).is_file():
-                    return file
+        if file := first_file(map(user_path, places.values()), (".h5",)):
+            return file
     except UserError as error:
         raise UserError(f"{field}={said!r}: {error}") from None
     looked = f" in {', '.join(map(str, places))}" if len(places) > 1 else ""

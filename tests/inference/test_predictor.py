@@ -164,6 +164,23 @@ def test_find_model_knows_the_embedded_one_from_anywhere_and_others_without_h5(t
     assert find_model("emo_mini", tmp_path) == mine
 
 
+def test_a_path_to_another_folder_never_opens_a_file_of_the_same_name_unsaid(tmp_path, capsys):
+    mine = tmp_path / "best.h5"
+    mine.write_bytes(b"")
+    assert find_model("best", tmp_path) == mine
+    assert capsys.readouterr().out == ""
+    assert find_model("old/best.h5", tmp_path) == mine
+    assert capsys.readouterr().out == f"There is no old/best.h5: this is {mine}.\n"
+    for name in ("best.h5", "emo_mini.h5"):
+        with pytest.raises(UserError, match="There is no model"):
+            find_model(tmp_path / "old" / name, tmp_path)
+
+
+def test_the_embedded_model_opens_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert load_classifier("emo_mini").path == EMO_MINI
+
+
 def test_find_model_lists_what_there_is_where_nothing_fits(tmp_path):
     with pytest.raises(UserError, match=r"no model x, .*; choose one of emo_mini\.h5\.$"):
         find_model("x", tmp_path)
