@@ -48,7 +48,7 @@ def by_labels(members: list[Member], photos: list[Member], name: str) -> Layout 
     """
     if lists := [member for member in members if RAF_LIST.search(member.path)]:
         return _raf_db(lists, photos, name)
-    layout, index, said = Layout(), _Index(photos), {}
+    layout, index, said, spelled = Layout(), _Index(photos), {}, {}
     lists = [member for member in members if member.path.casefold().endswith((".csv", ".tsv"))]
     lists = [member for member in lists if not ANSWERS.search(member.path.rpartition("/")[2])]
     lists = {member.path: rows for member in lists if (rows := _rows(member, name))}
@@ -57,7 +57,11 @@ def by_labels(members: list[Member], photos: list[Member], name: str) -> Layout 
         for row in rows:
             photo = index.find(row.photo, path, name)
             unknown += photo is None
-            row = row._replace(split=row.split or (_split_in(photo.path) if photo else None) or "train")
+            row = row._replace(
+                # "sad" and "Sad" would be one folder on many disks: as the first is spelled
+                label=spelled.setdefault(row.label.casefold(), row.label),
+                split=row.split or (_split_in(photo.path) if photo else None) or "train",
+            )
             if photo and said.setdefault(photo.path, (row, photo))[0][1:] != row[1:]:
                 raise UserError(
                     f"{name} gives {photo.path!r} two labels ({said[photo.path][0].label}, {row.label}) in "
@@ -69,6 +73,7 @@ def by_labels(members: list[Member], photos: list[Member], name: str) -> Layout 
         return None
     if _in_class_folders(photos, {path: row.label for path, (row, _) in said.items()}):
         return None
+    layout.lists = tuple(lists)
     layout.notes.insert(0, f"Labels are from {', '.join(lists)}.")
     _place(said, photos, layout)
     return layout

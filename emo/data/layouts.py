@@ -33,6 +33,7 @@ class Layout:
     placed: list[Placed] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    lists: tuple[str, ...] = ()  # the paths of those that label the photos
     bare: bool = False  # nothing says that the folders are classes: there is no train/ and no list of labels
 
 
@@ -202,7 +203,7 @@ def plan(layout: Layout, name: str) -> Plan:
     check_class_names(labels["train"], name)
     if len(labels["train"]) < 2:
         raise UserError(f"{name} has fewer than two class folders for training; {WANTED}.")
-    hints = {Path(name).name, *(parts_of(photo.member)[-1] for photo in layout.placed[:1])}
+    hints = {Path(name).name, *layout.lists, *(parts_of(photo.member)[-1] for photo in layout.placed[:1])}
     hints |= {part for photo in layout.placed for part in parts_of(photo.member)[:-1]}
     named, note = named_classes({*labels["train"], *labels["val"], *labels["test"]}, " ".join(hints))
     _check_are_classes(list(labels["train"]), layout.bare and not named, name)
@@ -231,7 +232,7 @@ def _check_are_classes(labels: list[str], bare: bool, name: str) -> None:
         shown = ", ".join(map(repr, labels[:5]))
         raise UserError(
             f"{name} has the folders {shown}, and nothing tells whether these are classes; if they are, put "
-            "them below a folder named train, else sort the photos into one folder a class."
+            "them below a folder named train, else sort the photos into one folder per class."
         )
 
 

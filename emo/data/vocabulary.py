@@ -38,10 +38,10 @@ FER_PLUS = (
     "contempt",
 )  # Barsoum 2016
 NUMBERINGS = (  # the dataset, the names that give it away, its classes by number
-    ("FER+", r"fer\W?plus|fer\+", FER_PLUS),
-    ("AffectNet", r"affect\W?net", AFFECTNET),
+    ("FER+", r"fer[\W_]?(20)?(13)?[\W_]?(plus|\+)", FER_PLUS),
+    ("AffectNet", r"affect[\W_]?net", AFFECTNET),
     ("RAF-DB", r"(?<![a-z])raf(?![a-z])|(train|test)_\d{4,5}_aligned", RAF_DB),
-    ("FER2013", r"fer\W?(20)?13|icml_face", FER2013),
+    ("FER2013", r"fer[\W_]?(20)?13|icml_face", FER2013),
 )
 
 # Beginnings of words; English with its usual variants, then Russian (also in Latin letters), German, French,
@@ -136,8 +136,8 @@ def numbers_of(names: Collection[str]) -> dict[str, int]:
 def named_classes(names: Collection[str], hints: str) -> tuple[dict[str, str], str]:
     """What numbered classes mean, and a sentence about it; nothing where the names are no numbers.
 
-    `hints` are the names in and of the source. Where they name no dataset, 0–7 is AffectNet's; other numbers
-    stay, as several datasets have them in different orders.
+    `hints` are the names in and of the source. Where they name no dataset, numbers stay: datasets have them
+    in different orders (AffectNet, FER+ and CK+ all use 0–7).
     """
     numbers = numbers_of(names)
     if not numbers or len(set(numbers.values())) < len(numbers):
@@ -145,15 +145,15 @@ def named_classes(names: Collection[str], hints: str) -> tuple[dict[str, str], s
     hints = hints.casefold()
     for dataset, hint, classes in NUMBERINGS:
         meant = {number: word for number, word in enumerate(classes) if word}
-        whole = dataset == "AffectNet" and set(numbers.values()) == set(range(8))
-        if set(numbers.values()) <= set(meant) and (re.search(hint, hints) or whole):
+        if set(numbers.values()) <= set(meant) and re.search(hint, hints):
             told = ", ".join(f"{name} = {meant[number]}" for name, number in sorted(numbers.items(), key=str))
             note = f"Numbered classes get {dataset}'s names: {told}; rename them if they mean others."
             return {name: meant[number] for name, number in numbers.items()}, note
     shown = ", ".join(sorted(numbers))
     return (
         {},
-        f"The classes {shown} keep their numbers, as no dataset is named that would say what they mean.",
+        f"The classes {shown} keep their numbers, as no dataset is named that would say what they mean: "
+        "rename the folders, or give a source named after its dataset, such as affectnet.zip.",
     )
 
 

@@ -22,6 +22,7 @@ SPLITS = ("train", "val", "test", "test_kaggle")
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 RAF_DB = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
+FER_PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
 
 def tree(*folders, count=2):
@@ -170,15 +171,13 @@ def test_emotions_are_known_in_other_words(tmp_path, names):
 @pytest.mark.parametrize(
     "name, numbers, classes",
     [
-        ("set", range(8), AFFECTNET),
+        ("affect_net", range(8), AFFECTNET),
         ("AffectNet_aligned", range(7), AFFECTNET[:7]),
         ("fer2013", range(7), FER2013),
         ("FER-2013", range(7), FER2013),
-        (
-            "ferplus",
-            range(8),
-            ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
-        ),
+        ("ferplus", range(8), FER_PLUS),
+        ("FER_Plus", range(8), FER_PLUS),
+        ("fer2013plus", range(8), FER_PLUS),
         ("raf-db", range(1, 8), RAF_DB),
     ],
 )
@@ -193,9 +192,13 @@ def test_numbered_folders_get_the_names_of_their_dataset(tmp_path, capsys, name,
     assert f"{numbers[0]} = {classes[0]}, {numbers[1]} = {classes[1]}" in capsys.readouterr().out
 
 
-def test_numbers_below_train_that_no_dataset_explains_stay_and_are_told(tmp_path, capsys):
-    assert placed(fetched(tmp_path, crossed(["train"], "0123456")))["train"] == dict.fromkeys("0123456", 2)
-    assert "0, 1, 2, 3, 4, 5, 6 keep their numbers" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "name, numbers", [("my_photos", "0123456"), ("CK+", "01234567"), ("jaffe", "01234567")]
+)
+def test_numbers_below_train_that_no_dataset_explains_stay_and_are_told(tmp_path, capsys, name, numbers):
+    paths = fetched(tmp_path, crossed(["train"], numbers), name)
+    assert placed(paths)["train"] == dict.fromkeys(numbers, 2)
+    assert f"{', '.join(numbers)} keep their numbers" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- lists of labels
@@ -311,6 +314,14 @@ LISTS = {
             "test_labels.csv": listed(["path", "label"], ROWS[9:]),
         },
         {"train": {"happy": 3, "sad": 3, "fear": 3}, "test": {"happy": 1, "sad": 1, "fear": 1}},
+    ),
+    "labels in upper and lower case": (
+        {
+            "a.csv": listed(
+                ["path", "label"], [(r[0], r[1].upper() if n > 2 else r[1]) for n, r in enumerate(ROWS)]
+            )
+        },
+        ALL,
     ),
     "numbers as AffectNet has them": (
         {
