@@ -10,6 +10,13 @@ from tests.fixtures import write_photos
 matplotlib.use("Agg")  # for this process; notebooks under test show their figures
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 
+# minutes each: begun first, else one worker is left alone with them at the end
+LONGEST = ("tests/notebooks/test_notebooks.py", "tests/test_backend.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
 
 @pytest.fixture
 def paths(tmp_path):

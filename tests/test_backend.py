@@ -132,6 +132,7 @@ def histories(experiment, root, callbacks="[]", **environment):
     return json.loads(run(code, **environment).splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(tmp_path):
     experiment = dataclasses.replace(ALIKE, mix="cutmix", batch_size=16)
     one = histories(experiment, tmp_path / "one", "[keras.callbacks.TensorBoard(paths.root / 'curves')]")
@@ -142,6 +143,7 @@ def test_eight_devices_give_the_losses_of_one(tmp_path):
         np.testing.assert_allclose(eight[name], one[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
     experiment = dataclasses.replace(MINI, epochs=3, precise_batch_norm=True)
     unbroken = histories(experiment, tmp_path / "unbroken")
@@ -231,6 +233,7 @@ def test_two_processes_give_the_losses_of_one_and_one_row(tmp_path):
         np.testing.assert_allclose(np.array(two, float), one[name], rtol=1e-3, err_msg=name)  # rounded sums
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_path):
     paths = get_paths(tmp_path)
     write_photos(paths.train, 200)

@@ -152,6 +152,7 @@ def test_a_wrong_path_is_told_before_the_long_work(tmp_path):
     assert list((tmp_path / "data").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_upload_in_jupyter_shows_a_button_and_holds_nothing_up(tmp_path):
     cells = [cell for cell in nbformat.read(PROJECT / TEST, as_version=4).cells if cell.cell_type == "code"]
     mine = [cell for cell in cells if "ask_for_photo(" in cell.source or "open_photo(" in cell.source]

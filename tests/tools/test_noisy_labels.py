@@ -36,6 +36,7 @@ def few_photos(tmp_path, monkeypatch):
     return get_paths(tmp_path / "kept" / "36-noisy")
 
 
+@pytest.mark.slow
 def test_a_row_per_variant_and_a_second_call_repeats_no_run(few_photos, capsys):
     noisy_labels.main()
     said = capsys.readouterr().out

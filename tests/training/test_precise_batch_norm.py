@@ -39,7 +39,7 @@ def statistics_by_hand(classifier, layer, pictures, size):
     return values.mean(axis=(0, 1, 2)), values.var(axis=(0, 1, 2))
 
 
-@pytest.mark.parametrize("size", [6, 64])
+@pytest.mark.parametrize("size", [6, pytest.param(64, marks=pytest.mark.slow)])
 def test_what_is_saved_has_the_statistics_of_photos_as_they_lie_under_the_averaged_weights(dataset, size):
     """Of five batches of six of the thirty photos, or of all at once where a batch is larger."""
     classifier = load_classifier(train(dataclasses.replace(MINI, batch_size=size), dataset).model_path)

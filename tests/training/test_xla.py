@@ -101,6 +101,7 @@ def test_xla_gives_the_losses_that_come_without_it(photos, monkeypatch, experime
     np.testing.assert_allclose(compiled[:20], without[:20], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_xla_compiles_a_recipe_as_it_stands(photos, monkeypatch):
     recipe = get_experiment("emo_mini", **SMALL | {"head": ("avg_pool",)})
     without, compiled = (losses(recipe, photos, xla, monkeypatch) for xla in (False, True))
