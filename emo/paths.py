@@ -87,6 +87,11 @@ class Paths:
         return self.decisions / "split.csv"
 
     @property
+    def split_record(self) -> Path:
+        """`data/split.json`: the shares, the seed and more that were chosen for `split`."""
+        return self.decisions / "split.json"
+
+    @property
     def relabel(self) -> Path:
         """`data/relabel.csv`: labels that a person has corrected."""
         return self.decisions / "relabel.csv"
@@ -109,8 +114,8 @@ class Paths:
     @property
     def decided(self) -> tuple[Path, ...]:
         """The files in `decisions`."""
-        tables = (self.class_names, self.split, self.relabel, self.suspects, self.suspects_sheet)
-        return (*tables, self.faces)
+        tables = (self.class_names, self.split, self.split_record, self.relabel, self.suspects)
+        return (*tables, self.suspects_sheet, self.faces)
 
     @property
     def dataset_record(self) -> Path:

@@ -44,7 +44,9 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-REASONS = (  # how those begin that this module gives for a file that is no picture
+REASONS = (  # how those begin that this module and a scan give for a file that is no picture
+    "not a photo (",
+    "a name that a table cannot hold",
     "a folder that cannot be opened",
     "not a regular file",
     "not an image",

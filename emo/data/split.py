@@ -1,12 +1,14 @@
 """Which photos train, validate and test: `data/split.csv`; and `data/relabel.csv`, laid over their labels.
 
 Both name photos by their path below `data/`. They are small, may be committed, and a person may edit them.
+`data/split.json` beside them records what was chosen for the split, so that photos added later follow it.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import warnings
 from enum import StrEnum
 from io import StringIO
@@ -85,16 +87,17 @@ def split_photos(
         raise UserError(
             f"fraction {fraction} and test {test} leave no photos to train on; lower one of them."
         )
-    if any(shares.values()):
-        mine, elsewhere = usable & (folder == "train"), usable & (folder != "train")
-        bound = set(table.loc[elsewhere & (table["group"] > 0), "group"].astype(str))
-        table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], shares, seed, bound)
+    mine, elsewhere = usable & (folder == "train"), usable & (folder != "train")
+    bound = set(table.loc[elsewhere & (table["group"] > 0), "group"].astype(str))
+    table.loc[mine, "split"] = _draw(table[mine], said.loc[mine, "split"], shares, seed, bound)
     if leave_out_duplicates:
         _leave_out_duplicates(table, usable, folder)
     gone = old[~old["path"].isin(table["path"])]  # stays: the disk of these photos may only be away
     gone, table["group"] = _renumbered(gone, table, said["group"])
     table = pd.concat([table, gone], ignore_index=True)
     write_text(paths.split, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
+    chosen = {"fraction": fraction, "test": test, "seed": seed, "leave_out_duplicates": leave_out_duplicates}
+    write_text(paths.split_record, json.dumps(chosen, indent=2))
     _tell(table, paths)
     _tell_untested(table, said["split"].notna(), shares, test > 0, paths)
     _tell_away(gone, table.iloc[: len(photos)], paths)
@@ -217,7 +220,7 @@ def _draw(
     # a photo that trained a model once must not validate the next
     units["split"] = [next((split for split in SPLITS if split in said), None) for said in units["said"]]
     units["rank"] = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in units["sha256"]]
-    if len(shares) == 1:  # else the photos of another dataset validate and test
+    if len(shares) == 1 and any(shares.values()):  # else there are photos of another folder or dataset
         _check_enough(units["label"].value_counts(), sorted(photos["label"].unique()), *shares.values())
     for (source, _), some in units.groupby(["source", "label"]):
         room = len(some) - len(shares[source])  # a photo of each class trains, the other shares get theirs
@@ -260,22 +263,21 @@ def load_split(paths: Paths, tell: bool = True) -> pd.DataFrame:
         if len(table):
             print(f"{fresh:,} files are new or changed since data/split.csv was written: reading all photos.")
         photos = scan_splits(paths)
-        leaves_out = table["left_out"].str.startswith((DUPLICATE, OLDER_WORDS)).any()
-        val, test = (_drawn_share(table, split) for split in ("val", "test"))
-        # as they were chosen in the prep notebook
-        chosen = {name: share for name, share in (("fraction", val), ("test", test)) if 0 < share < 1}
-        return split_photos(photos, find_duplicates(photos), paths, leave_out_duplicates=leaves_out, **chosen)
+        return split_photos(photos, find_duplicates(photos), paths, **_chosen(table, paths))
     both["label"] = both["path"].str.extract(r"^[^/]+/([^/]+)/", expand=False).fillna("")
     if tell:
         _tell_away(table[~table["path"].isin(both["path"])], both, paths)
     return _loaded(both, paths)
 
 
-def _drawn_share(table: pd.DataFrame, split: str) -> float:
-    """The share of `data/train` that is in the split, of the datasets that brought no folder for it."""
-    brought = table.loc[table["path"].str.startswith(f"{split}/"), "source"].unique()
-    drawn = table[table["path"].str.startswith("train/") & ~table["source"].isin(brought)]
-    return (drawn.loc[drawn["left_out"] == "", "split"] == split).mean()
+def _chosen(table: pd.DataFrame, paths: Paths) -> dict:
+    """What `split_photos` was told when it wrote the CSV."""
+    try:
+        said = json.loads(paths.split_record.read_text(encoding="utf-8"))
+        return {name: said[name] for name in ("fraction", "test", "seed", "leave_out_duplicates")}
+    except (OSError, ValueError, KeyError, TypeError):  # none before 2026-11-28, or one that is damaged
+        left_out = table["left_out"].str.startswith((DUPLICATE, OLDER_WORDS)).any()
+        return {"leave_out_duplicates": bool(left_out)}
 
 
 def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:

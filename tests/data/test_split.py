@@ -12,6 +12,7 @@ from emo.data.manifest import scan_splits
 from emo.data.split import (
     count_splits,
     held_out_manifest,
+    leaked_photos,
     load_split,
     split_photos,
     summarize_split,
@@ -113,6 +114,30 @@ def test_new_photos_join_and_the_others_stay_where_they_were(photos, capsys):
     assert sum(name.startswith("sad") for name in in_split(table, "val")) == 8
 
 
+def test_a_copy_of_a_validating_photo_does_not_train_where_nothing_is_drawn_any_more(photos):
+    """Photos in data/val end the drawing, and what was drawn before stays."""
+    drawn = next(iter(in_split(split(photos), "val")))
+    write_photos(photos.val, 3, seed=5)
+    (here,) = photos.train.rglob(drawn)
+    shutil.copy(here, here.with_name("copy.jpg"))
+    table = load_split(photos)
+    assert {drawn, "copy.jpg"} <= in_split(table, "val")
+    assert leaked_photos(photos) == []
+
+
+def test_leaving_out_duplicates_is_remembered_though_there_were_none(photos):
+    write_photos(photos.val, 3, seed=5)
+    split(photos, leave_out_duplicates=True)
+    shutil.copy(photos.val / "sad/sad_000.jpg", photos.train / "sad/of_val.jpg")
+    assert "of_val.jpg" not in in_split(load_split(photos), "train")
+
+
+def test_the_seed_is_remembered(photos):
+    drawn = in_split(split(photos, seed=7), "val")
+    photos.split.unlink()
+    assert in_split(load_split(photos), "val") == drawn
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.4])
 def test_new_photos_are_drawn_as_the_others_were(paths, fraction):
     write_photos(paths.train, 20)
@@ -126,11 +151,14 @@ def test_a_photo_that_could_not_be_read_once_is_used_when_it_can_be(photos):
     lines = photos.split.read_text().splitlines()
     place = next(n for n, line in enumerate(lines) if line.startswith("train/sad/sad_000.jpg"))
     lines[place] += "cannot be read (Input/output error)"
+    place = next(n for n, line in enumerate(lines) if line.startswith("train/sad/sad_002.jpg"))
+    lines[place] += "not a photo (.png .gif)"  # of a version that knew fewer formats
     place = next(n for n, line in enumerate(lines) if line.startswith("train/sad/sad_001.jpg"))
     lines[place] += "not a face"  # somebody's own word
     photos.split.write_text("\n".join(lines) + "\n")
     table = split(photos).set_index("path")["left_out"]
-    assert table[f"{photos.train.as_posix()}/sad/sad_000.jpg"] == ""
+    for name in ("sad_000.jpg", "sad_002.jpg"):
+        assert table[f"{photos.train.as_posix()}/sad/{name}"] == ""
     assert table[f"{photos.train.as_posix()}/sad/sad_001.jpg"] == "not a face"
 
 
