@@ -27,7 +27,7 @@ PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 MIXES = ("none", "mixup", "cutmix")
 CROSSENTROPY = "categorical_crossentropy"  # the one loss of all runs
 HEAD_LAYERS = "flatten, avg_pool, dropout RATE, dense UNITS"
-# what fields were called until 2026-11-26, in .h5 files, in rows of the table and in states of killed runs
+# what fields were called until 2026-11-26, in .h5 files and in rows of the table
 RENAMED = {
     "average": "ema",
     "balance": "class_balance",
@@ -308,7 +308,8 @@ def parse_changes(changes: dict | str | None) -> dict:
                 return json.loads(text)
             return dict(**ast.literal_eval(text))  # as Python writes it, with False and None
         call = ast.parse(f"dict({text})", mode="eval").body
-        if not call.args and all(pair.arg for pair in call.keywords):
+        names = [pair.arg for pair in call.keywords]
+        if not call.args and all(names) and len(set(names)) == len(names):
             # a bare word, as in unfreeze=conv5, is meant as text
             return {
                 pair.arg: pair.value.id if isinstance(pair.value, ast.Name) else ast.literal_eval(pair.value)

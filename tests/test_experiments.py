@@ -196,7 +196,21 @@ def test_no_changes(nothing):
 
 
 @pytest.mark.parametrize(
-    "text", ["epochs", "3", "epochs=", "{epochs: 3}", "{1: 2}", "{1}", "[1]", 5, "f(**x)", "a=open('x')", "("]
+    "text",
+    [
+        "epochs",
+        "3",
+        "epochs=",
+        "{epochs: 3}",
+        "{1: 2}",
+        "{1}",
+        "[1]",
+        5,
+        "f(**x)",
+        "a=open('x')",
+        "(",
+        "epochs=3, epochs=4",
+    ],
 )
 def test_changes_that_cannot_be_read_are_a_sentence(text):
     with pytest.raises(UserError, match="cannot be read; give a dict"):

@@ -13,7 +13,8 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from emo.data.geometry import resampling_matrix
-from emo.data.manifest import THUMBNAIL, thread_pool
+from emo.data.image_io import thread_pool
+from emo.data.manifest import THUMBNAIL
 
 # Chosen on one half of 1,000 FER2013 photos, tested on the other: `python -m tools.bench.duplicates`.
 # DEVIATION is the strictest that changes nothing there; it was chosen on aligned faces (AffectNet), where

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +24,7 @@ from tqdm.contrib.concurrent import thread_map
 from emo.backend import need_tensorflow
 from emo.data.arrays import as_pictures
 from emo.data.geometry import Crop
-from emo.data.image_io import Unusable, read_bytes, read_image
+from emo.data.image_io import Unusable, read_bytes, read_image, thread_pool
 from emo.errors import UserError
 from emo.files import write_text
 from emo.paths import Paths
@@ -106,7 +105,7 @@ def glance_for_faces(frames: Sequence[Image.Image]) -> list[list[Crop]]:
     Raises UserError where mtcnn is not installed.
     """
     _detector_name()
-    with ThreadPoolExecutor() as pool:
+    with thread_pool() as pool:
         views = list(pool.map(lambda frame: read_image(frame, GLANCE_VIEW, FRAME), frames))
     return [
         _outstanding(faces, ALL_SEVERAL, SURE) for faces in _detect(np.stack(views), [FRAME] * len(views))
@@ -176,7 +175,7 @@ class _Views:
         """As `_detect`, of the pictures with these numbers, each cropped and `size` pixels a side."""
         keys = [(index, crop, size) for index, crop in zip(indices, crops, strict=True)]
         new = [key for key in keys if key not in self._seen]
-        with ThreadPoolExecutor() as pool:  # for the decoding; TensorFlow uses all cores by itself
+        with thread_pool() as pool:  # for the decoding; TensorFlow uses all cores by itself
             pixels = list(pool.map(self._pixels, new))
         for start in range(0, len(new), BATCH):
             part = slice(start, start + BATCH)

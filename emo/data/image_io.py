@@ -292,6 +292,16 @@ def _no_array(source) -> str | Path | Image.Image:
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
 
 
+@contextmanager
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for all cores; at an error or Ctrl-C what none has begun is dropped, not finished first."""
+    pool = ThreadPoolExecutor()
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def load_images(
     sources: Sequence, size: int, title: str = "", crops: Sequence[Crop | None] | None = None
 ) -> np.ndarray:
@@ -310,7 +320,7 @@ def load_images(
         index, source, crop = task
         images[index] = read_image(source, size, crop)
 
-    with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock while it decodes
+    with thread_pool() as pool:  # Pillow lets go of Python's lock while it decodes
         done = pool.map(read, tasks)
         for _ in tqdm(done, title, len(sources), disable=not title, unit="photo"):
             pass

@@ -5,15 +5,13 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from emo.data.image_io import Unusable, decode, read_bytes, reason
+from emo.data.image_io import Unusable, decode, read_bytes, reason, thread_pool
 from emo.errors import UserError
 from emo.files import files_below, is_junk, write_text
 from emo.paths import IMAGE_SUFFIXES, Paths
@@ -191,16 +189,6 @@ def _inspect_all(files: list[Path], title: str) -> list[tuple]:
             rows += some
             bar.update(len(some))
     return rows
-
-
-@contextmanager
-def thread_pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads for all cores; at an error or Ctrl-C what none has begun is dropped, not finished first."""
-    pool = ThreadPoolExecutor()
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _inspect(path: Path) -> tuple:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import keras
 
 from emo.data.vocabulary import emotion_of
+from emo.errors import UserError
 from emo.experiments import Experiment, parse_head
 from emo.models.backbones import weights_file
 from emo.models.loading import read_model
-from emo.models.saved_file import Unusable, holds_weights_alone, numbers, open_model, sentences
+from emo.models.saved_file import holds_weights_alone, numbers, open_model, sentences
 from emo.models.saved_weights import weights_of
 
 
@@ -42,7 +43,9 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
         ]
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     if len(found) != len(dense):
-        raise Unusable(f"{file.name} says that its head is {', '.join(head)}, and holds another")
+        raise UserError(
+            f"{file.name} says that its head is {', '.join(head)}, and holds another: copy it anew."
+        )
     kernel, bias = dense[-1].get_weights()
     takes = [layer.kernel.shape for layer in dense[:-1]]  # "flatten" has more rows of larger pictures
     has = [values[0].shape for values in found[:-1]]

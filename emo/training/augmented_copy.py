@@ -3,7 +3,6 @@
 import json
 import shutil
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from emo.data.image_io import decode_whole, read_bytes, reason
+from emo.data.image_io import decode_whole, read_bytes, reason, thread_pool
 from emo.data.install import SPARE_BYTES
 from emo.data.split import training_manifests
 from emo.errors import UserError
@@ -30,8 +29,9 @@ def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, see
 
     `copies` per photo or, for "balance", as many as bring every class to the size of the largest. The
     settings are the on-the-fly ones. Each copy has its own seed, from `seed`, its photo's name and its
-    number, so a second call writes only what is missing, also after a kill. Photos over 1,024 px are shrunk
-    to that, the largest `image_size`. UserError for another kind of `copies`, too little disk, a photo that
+    number, so a second call writes only what is missing or older than its photo, also after a kill; where
+    "balance" needs fewer copies than before, it removes the others. Photos over 1,024 px are shrunk to that,
+    the largest `image_size`. UserError for another kind of `copies`, too little disk, a photo that
     cannot be read, and where the folder holds copies made otherwise.
     """
     if copies != "balance" and (not isinstance(copies, int) or isinstance(copies, bool) or copies < 1):
@@ -46,15 +46,17 @@ def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, see
     ]
     lock = paths.train_aug.with_name(f".{paths.train_aug.name}.lock")
     with locked(lock, f"Another process is writing augmented copies to {paths.train_aug}"):
-        missing = [job for job in jobs if not _copy_path(*job, paths).exists()]
+        missing = [job for job in jobs if not _is_made(*job, paths)]
         _check_record({"copies": copies, "seed": seed}, paths)
         _check_room(
             [len(_augmented_jpeg(*job, seed, paths)) for job in missing[:SAMPLED]], len(missing), paths
         )
-        with ThreadPoolExecutor() as pool:
+        with thread_pool() as pool:
             written = pool.map(lambda job: _write_copy(*job, seed, paths), missing)
             for _ in tqdm(written, "augmented copies", len(missing), unit="photo"):
                 pass
+        for path, count in zip(photos["path"], wanted, strict=True):
+            _remove_beyond(Path(path), count, paths)
     return len(jobs)
 
 
@@ -121,6 +123,20 @@ def _copy_path(source: Path, number: int, paths: Paths) -> Path:
     """The name says whose copy it is, so that copies of validation photos can stay out of training."""
     relative = source.relative_to(paths.train)
     return paths.train_aug / relative.with_name(f"{relative.name}_aug{number}.jpg")
+
+
+def _is_made(source: Path, number: int, paths: Paths) -> bool:
+    """Whether the copy is there and not that of an older photo of the same name."""
+    copy = _copy_path(source, number, paths)
+    return copy.exists() and copy.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def _remove_beyond(source: Path, count: int, paths: Paths) -> None:
+    """Removes the copies of a photo from number `count` + 1 on, which training would take, too."""
+    number = count + 1
+    while (copy := _copy_path(source, number, paths)).exists():
+        copy.unlink()
+        number += 1
 
 
 def _augmented_jpeg(source: Path, number: int, seed: int, paths: Paths) -> bytes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import keras
 import numpy as np
 
 from emo.backend import broadcast, process_count
-from emo.experiments import CROSSENTROPY, RENAMED, Experiment
 from emo.files import atomic
 from emo.models.build import copy_in
 from emo.models.named_files import named_file
@@ -24,7 +24,6 @@ from emo.training.async_writer import Writer
 from emo.training.devices import for_this_process_alone
 from emo.training.plan import Plan
 
-LATER = {"deterministic"}  # fields that keys before 2026-11-27 did not hold
 STATE_SECONDS = 120.0  # between two states: what a kill costs at most, and the time to write one
 
 
@@ -77,9 +76,7 @@ class Progress:
     @classmethod
     def read(cls, text: str) -> Progress:
         """What a state says of itself. Raises ValueError, TypeError and their like for what none can say."""
-        values = json.loads(text)
-        values.pop("process", None)  # states until 2026-11-26; who trains is in the run's claim now
-        progress = cls(**values)
+        progress = cls(**json.loads(text))
         counts = [progress.epoch, progress.step, *(epoch["epoch"] for epoch in progress.epochs)]
         figures = [progress.seconds, progress.best, *progress.means.values()]
         figures += [value for epoch in progress.epochs for value in epoch.values()]
@@ -199,39 +196,24 @@ def run_of(state: Path) -> str:
 
 
 def run_key(plan: Plan) -> str:
-    """A name for everything that decides a run: settings, classes, photos (path and label) in their order.
+    """A name for everything that decides a run: settings, classes, photos (path, label and bytes) in order.
 
     And the teacher, which is asked at every step; `weights` are in the state.
     """
-    text = hashlib.blake2b(key_settings(plan.experiment).encode(), digest_size=16)
+    text = hashlib.blake2b(plan.experiment.to_json().encode(), digest_size=16)
     if teacher := named_file("teacher", plan.experiment.teacher, plan.paths):
         text.update(teacher.read_bytes())
     text.update("\n".join(plan.class_names).encode())
     for photos in (plan.train_photos, plan.val_photos):
         for path, label in zip(photos["path"], photos["label"], strict=True):
-            text.update(f"{str(path).removeprefix(plan.paths.data.as_posix())}\0{label}\n".encode())
+            name = str(path).removeprefix(plan.paths.data.as_posix())
+            text.update(f"{name}\0{label}\0{os.path.getsize(path)}\n".encode())  # noqa: PTH202 -- many
     return text.hexdigest()
 
 
 def run_name(plan: Plan) -> str:
     """A short name for logs of a run: the same where it goes on, another for other settings or photos."""
     return f"{plan.experiment.name}_{run_key(plan)[:6]}"
-
-
-def key_settings(experiment: Experiment) -> str:
-    """The experiment as it was written before its fields were renamed: states of runs killed then go on.
-
-    A field that came later is left out at its default.
-    """
-    older, values = {new: old for old, new in RENAMED.items()}, {}
-    for field in fields(experiment):
-        value = getattr(experiment, field.name)
-        if field.name in LATER and value == field.default:
-            continue
-        values[older.get(field.name, field.name)] = value
-        if field.name == "warmup_epochs":
-            values["loss"] = CROSSENTROPY
-    return json.dumps(values)
 
 
 def _state_files(running: Path) -> tuple[Path, Path]:

@@ -22,6 +22,7 @@ from emo.files import told
 BEAT_SECONDS = 20.0  # between two signs of life
 WATCH_SECONDS = 75.0  # three of them, and what a shared drive takes to hand one on
 GONE_SECONDS = 900.0  # since the last, by this machine's clock: then nobody is watched
+CLOCK_SECONDS = 60.0  # by which setting the clock may move a process's start
 SETTLE_SECONDS = 0.2
 SIZE = 1024  # bytes: a sign of life takes the place of the one before, with no room on the disk
 
@@ -215,7 +216,8 @@ def _held_by(file: Path, content: bytes) -> Holder | None:
 
 def _runs(holder: Holder) -> bool:
     try:
-        return psutil.Process(holder.process).create_time() == holder.start
+        # it moves with the system's clock when that is set
+        return abs(psutil.Process(holder.process).create_time() - holder.start) < CLOCK_SECONDS
     except psutil.Error:
         return False
 

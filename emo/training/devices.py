@@ -67,8 +67,8 @@ def use_xla(experiment: Experiment, steps: int, devices: int) -> bool:
     """Whether XLA is to compile a run of so many steps: always with JAX, which knows no other way.
 
     With TensorFlow on one GPU, where they are many enough to pay for it. `deterministic` makes a GPU's
-    kernels add up in one order from here on, which TensorFlow does without XLA alone. Raises UserError where
-    JAX had to be told so before it started.
+    kernels add up in one order from here on, which TensorFlow does without XLA alone, and until Python is
+    started anew: a later run is told so. Raises UserError where JAX had to be told before it started.
     """
     on_gpu = bool(accelerators())
     if is_jax():
@@ -78,11 +78,16 @@ def use_xla(experiment: Experiment, steps: int, devices: int) -> bool:
                 f"XLA_FLAGS={DETERMINISTIC}, and start Python anew."
             )
         return True
-    if experiment.deterministic and on_gpu:
+    if on_gpu:
         import tensorflow as tf
+        from tensorflow.python.framework.config import is_op_determinism_enabled  # as Keras asks
 
-        tf.config.experimental.enable_op_determinism()
-        return False
+        if experiment.deterministic:
+            tf.config.experimental.enable_op_determinism()
+            return False
+        if is_op_determinism_enabled():
+            print("An earlier run was deterministic, so this one is, and slow: restart the kernel for XLA.")
+            return False
     return on_gpu and steps >= XLA_STEPS and devices == 1
 
 

@@ -22,6 +22,13 @@ def few_photos_hint(experiment: Experiment, photos: int) -> str:
     )
 
 
+def random_start_hint(experiment: Experiment) -> str:
+    """One sentence where layers that start from random numbers stay frozen; "" else."""
+    if experiment.weights is not None or experiment.unfreeze == "all":
+        return ""
+    return "weights=None: the frozen layers keep their random numbers; set unfreeze='all', or give weights."
+
+
 def chance_hint(
     experiment: Experiment,
     epoch: int,

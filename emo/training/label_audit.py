@@ -1,4 +1,4 @@
-"""Which labels to doubt: each photo is judged by a classifier that was fitted without it."""
+"""Which labels to doubt: each photo is judged by a head that was fitted without it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ SHOWN = 200  # photos on the contact sheet, and lines of the relabel.csv that a 
 def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.DataFrame:
     """The photos to train and validate on, most doubtful labels first; nothing is dropped.
 
-    The judge is a logistic regression on what the experiment's backbone gives before any training; what
-    `data/relabel.csv` corrects is judged as corrected. Columns: path (below `data/`), label, suggested (the
-    most probable class) and quality (0…1, low is doubtful). Written to `data/suspects.csv`, the first 200 as
-    pictures to `data/suspects.png` and, where there is none yet, as lines to fill in to `data/relabel.csv`.
-    UserError where a class has too few photos, and for an experiment that starts from random numbers.
+    The judge is a logistic regression on the features of the experiment's backbone, each photo's fitted
+    without it. The backbone itself must not have learned these labels: ImageNet's weights have not, those of
+    an earlier run on these photos have. What `data/relabel.csv` corrects is judged as corrected. Columns:
+    path (below `data/`), label, suggested (the most probable class) and quality (0…1, low is doubtful).
+    Written to `data/suspects.csv`, the first 200 as pictures to `data/suspects.png` and, where there is none
+    yet, as lines to fill in to `data/relabel.csv`. UserError where a class has too few photos, and for an
+    experiment that starts from random numbers.
 
     Method: confident learning (Northcutt et al. 2021, arXiv:1911.00068) on out-of-fold probabilities.
     """
@@ -41,6 +43,8 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
             f"{experiment.name} starts from random numbers (weights=None), which judge no labels; take "
             "finetune_mini, whose weights know faces."
         )
+    if experiment.weights != "imagenet":
+        print(f"A label that {experiment.weights} was trained with looks right to it, wrong ones too.")
     photos = relabelled(load_split(paths), paths)
     photos = photos[(photos["left_out"] == "") & (photos["split"] != "test")]
     photos = photos.sort_values(["split", "path"], ignore_index=True)

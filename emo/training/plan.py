@@ -25,7 +25,7 @@ from emo.training.batches import Batches, class_weights, one_hot
 from emo.training.devices import Devices, all_devices, check_batch_size, normalize_over_all_devices, use_xla
 from emo.training.distillation import load_teacher, soft_labels
 from emo.training.feature_cache import frozen_features, load_photos
-from emo.training.hints import few_photos_hint
+from emo.training.hints import few_photos_hint, random_start_hint
 from emo.training.memory import in_words
 from emo.training.trainer import Trainer
 
@@ -93,6 +93,7 @@ def _prepare(experiment: Experiment, paths: Paths) -> Plan:
     used = located(experiment, paths)  # the plan keeps what its user wrote
     names = class_names(paths)
     train_photos, val_photos = training_manifests(paths, relabel=experiment.relabel)
+    hints = few_photos_hint(experiment, len(train_photos)), random_start_hint(experiment)
     if experiment.use_augmented_copy:
         train_photos = with_augmented_copy(train_photos, paths)
     devices = all_devices()
@@ -106,7 +107,7 @@ def _prepare(experiment: Experiment, paths: Paths) -> Plan:
     xla = use_xla(experiment, steps, devices.count)
     if xla and not is_jax():
         print(f"XLA compiles the step first, which takes about a minute: {steps:,} steps pay for it.")
-    if hint := few_photos_hint(experiment, len(train_photos)):
+    for hint in filter(None, hints):
         print(hint)
     # before the photos are read, which takes longer
     teacher = load_teacher(used, names) if experiment.teacher else None

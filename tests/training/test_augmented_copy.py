@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,27 @@ def test_balanced_copies_bring_every_class_to_the_largest(dataset):
     a_photo = copies["path"].str.rsplit("/", n=1).str[1].str.split("_aug").str[0].value_counts()
     assert a_photo.max() - a_photo.min() <= 1
     assert "happy" not in set(copies["label"])
+
+
+def test_where_balance_needs_fewer_copies_the_others_go(dataset):
+    write_photos(dataset.train, 31, classes=("happy",), seed=3)
+    before = write_augmented_copy(dataset, copies="balance")
+    for file in sorted((dataset.train / "happy").glob("*.jpg"))[12:]:
+        file.unlink()
+    assert write_augmented_copy(dataset, copies="balance") < before
+    both = pd.concat([train := training_manifests(dataset)[0], augmented_copies(train, dataset)])
+    counts = both["label"].value_counts()
+    assert counts.min() == counts.max()
+
+
+def test_a_photo_that_was_replaced_gets_copies_of_the_new_one(dataset):
+    write_augmented_copy(dataset, copies=1)
+    photo = Path(training_manifests(dataset)[0].path[0])
+    (copy,) = dataset.train_aug.rglob(f"{photo.name}_aug1.jpg")
+    Image.new("RGB", (64, 48), "white").save(photo)
+    write_augmented_copy(dataset, copies=1)
+    with Image.open(copy) as picture:
+        assert (picture.size, picture.getpixel((0, 0))) == ((64, 48), (255, 255, 255))
 
 
 def test_a_killed_copy_goes_on_where_it_stopped(dataset, tmp_path):

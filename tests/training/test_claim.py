@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -129,6 +130,8 @@ def test_signs_of_life_take_no_room_and_show_the_time(tmp_path, quick):
     assert after.beat > before.beat and after.token == before.token
     assert (file.stat().st_ino, file.stat().st_size) == (inode, claim.SIZE)
     assert is_live(after) and [holder.token for _, holder in claims(tmp_path)] == [after.token]
+    assert is_live(replace(after, start=after.start + 3))  # the clock was set
+    assert not is_live(replace(after, start=after.start - 3600))  # another process had that number
     mine.leave()
     assert not is_live(Holder.read(file.read_bytes()))
 

@@ -158,6 +158,16 @@ def test_a_run_has_the_same_key_wherever_its_teacher_lies(teacher, tmp_path, mon
         prepare_run(experiment, paths)
 
 
+def test_a_run_on_other_photos_of_the_same_names_has_another_key(dataset):
+    def key():
+        return run_key(prepare_run(TINY, dataset))
+
+    before, photo = key(), next(dataset.train.rglob("*.jpg"))
+    assert key() == before
+    photo.write_bytes(photo.read_bytes() + b"\0")
+    assert key() != before
+
+
 def test_emo_mini_teaches_by_its_name():
     experiment = dataclasses.replace(TINY, teacher="emo_mini", teacher_weight=0.5)
     names = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")

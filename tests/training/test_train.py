@@ -687,6 +687,20 @@ def test_few_photos_are_told_with_the_recipe_for_them(dataset, capsys):
     assert "are few" not in capsys.readouterr().out
 
 
+def test_augmented_copies_do_not_make_photos_many(dataset, capsys, monkeypatch):
+    monkeypatch.setattr("emo.training.hints.FEW", 50)
+    write_augmented_copy(dataset, copies=1)
+    prepare_run(dataclasses.replace(MINI, epochs=1, use_augmented_copy=True), dataset)
+    assert "30 photos to train on are few" in capsys.readouterr().out
+
+
+def test_frozen_layers_from_a_random_start_are_told(dataset, capsys):
+    prepare_run(dataclasses.replace(MINI, unfreeze="block4"), dataset)
+    assert "the frozen layers keep their random numbers; set unfreeze='all'" in capsys.readouterr().out
+    prepare_run(MINI, dataset)
+    assert "random numbers" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "experiment, train_accuracy, advice",
     [

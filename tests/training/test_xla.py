@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 import tests.tiny  # noqa: F401 -- a backbone
 from emo.backend import is_jax
@@ -147,6 +148,16 @@ def test_on_a_gpu_a_run_is_repeatable_where_it_is_asked_for(monkeypatch):
     assert devices.use_xla(get_experiment("finetune"), devices.XLA_STEPS, 1) and not asked
     assert not devices.use_xla(get_experiment("finetune", deterministic=True), devices.XLA_STEPS, 1)
     assert asked == [True]
+
+
+def test_after_a_repeatable_run_the_next_says_that_it_is_slow_too(monkeypatch, capsys):
+    monkeypatch.setattr(devices, "accelerators", lambda: ["H100"])
+    tf.config.experimental.enable_op_determinism()
+    try:
+        assert not devices.use_xla(get_experiment("finetune"), devices.XLA_STEPS, 1)
+    finally:
+        config.disable_op_determinism()
+    assert "restart the kernel" in capsys.readouterr().out
 
 
 def test_jax_must_be_told_before_it_starts(monkeypatch):
