@@ -1,15 +1,9 @@
 """The files of a folder or a zip: none that leads elsewhere, is waited for for ever or fills the memory."""
 
-import bz2
-import copy
-import io
-import lzma
 import re
 import stat
-import struct
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,8 +18,8 @@ from emo.files import files_below, is_junk
 
 MAX_TABLE_BYTES = 2**32  # of a file that is no photo, such as fer2013.csv (0.3 GB)
 MAX_RATIO, RATIO_FROM = 100, 2**30  # photos of more than a GB that shrink a hundredfold are a bomb
-MAX_DICTIONARY = 2**28  # bytes of memory that an lzma entry may ask for
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+# zipfile unpacks a whole block of the others at once, even gigabytes, and hardly a zip of photos has them
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 OTHER_ARCHIVES = {  # how files begin that people take for a zip
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf": "a 7z archive",
@@ -75,7 +69,7 @@ def zip_members(archive: zipfile.ZipFile, encoding: str | None, name: str) -> tu
                 f"{name} stays packed as its entry {shown} {fault}; make a plain zip of the photos."
             )
         if not path.endswith("/"):
-            members.append(Member(path, info.file_size, partial(_open, archive, info)))
+            members.append(Member(path, info.file_size, partial(archive.open, info)))
     packed = sum(info.compress_size for info in archive.infolist())
     unpacked = sum(member.size for member in members if _limit(member.path))
     if unpacked > max(RATIO_FROM, MAX_RATIO * packed):
@@ -99,7 +93,7 @@ def _fault(info: zipfile.ZipInfo, path: str) -> str:
     if info.flag_bits & 0x1:
         return "is encrypted"
     if info.compress_type not in METHODS:
-        return f"is packed in a way that Python does not read (method {info.compress_type})"
+        return f"is compressed by a method other than Deflate (method {info.compress_type})"
     if len(max(path.encode(errors="replace").split(b"/"), key=len)) > 255:
         return "has a name that is too long for a disk"
     limit = _limit(path)
@@ -111,52 +105,6 @@ def _limit(path: str) -> int:
     if is_photo(Path(path)):
         return MAX_BYTES
     return MAX_TABLE_BYTES if path.casefold().endswith((".csv", ".tsv", ".txt")) else 0
-
-
-def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return archive.open(info)
-    packed = copy.copy(info)  # the entry's bytes as they lie in the archive
-    packed.compress_type, packed.file_size, packed.CRC = zipfile.ZIP_STORED, info.compress_size, None
-    return io.BufferedReader(_Unpacker(archive.open(packed), info))
-
-
-class _Unpacker(io.RawIOBase):
-    """A bzip2 or lzma entry in small pieces: zipfile takes all that a block holds, even gigabytes."""
-
-    def __init__(self, packed: BinaryIO, info: zipfile.ZipInfo):
-        self._packed, self._info, self._left, self._crc = packed, info, info.file_size, 0
-        self._decoder = bz2.BZ2Decompressor() if info.compress_type == zipfile.ZIP_BZIP2 else self._lzma()
-
-    def _lzma(self) -> lzma.LZMADecompressor:
-        """A decoder that has read the entry's head: version, size of the properties, these (APPNOTE 5.8)."""
-        _, size = struct.unpack("<HH", self._packed.read(4))
-        ends_by_mark = self._info.flag_bits & 0x2
-        length = 2**64 - 1 if ends_by_mark else self._info.file_size
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_DICTIONARY)
-        decoder.decompress(self._packed.read(size) + struct.pack("<Q", length), 0)
-        return decoder
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        data = b""
-        while not data and self._left and not self._decoder.eof:
-            piece = self._packed.read(2**14) if self._decoder.needs_input else b""
-            if self._decoder.needs_input and not piece:
-                break
-            data = self._decoder.decompress(piece, min(len(buffer), self._left))
-        self._left -= len(data)
-        self._crc = zlib.crc32(data, self._crc)
-        if not data and (self._left or self._crc != self._info.CRC):
-            raise zipfile.BadZipFile(f"Bad CRC-32 for file {self._info.filename!r}")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._packed.close()
-        super().close()
 
 
 def check_zip(path: Path, name: str) -> None:
