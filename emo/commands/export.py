@@ -42,7 +42,7 @@ def add(commands) -> None:
     command.add_argument(
         "--calibrate-on",
         metavar="FOLDER",
-        help="a few hundred training photos of all classes (tflite_int8 only)",
+        help="a few hundred training photos, from all classes (tflite_int8)",
     )
     add_json(command, "path, size and difference")
     command.set_defaults(run=run)
