@@ -1,6 +1,6 @@
-"""`emo`, or `python -m emo`: what the notebooks do, from a shell. Answers go to stdout, all else to stderr.
+"""`emo`, or `python -m emo`: what the notebooks do, from the command line.
 
-On argparse, as a help page and a few options need no package, and it starts at once.
+Results go to stdout, all else to stderr. Uses argparse: it starts at once and needs no package.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from emo.commands import demo, evaluate, export, predict, prepare, train, video
 from emo.errors import LostProcess, UserError
 
 EXAMPLES = """examples:
-  emo predict photo.jpg                     every face in a photo
-  emo predict holiday/ --csv answers.csv    each photo of a folder
-  emo prepare sample                        photos into data/
-  emo train finetune_mini --set epochs=5    a model into model/
-  emo evaluate data/                        how good that model is
-  emo demo                                  a page for camera and photos"""
+  emo predict photo.jpg                     classify every face in a photo
+  emo predict holiday/ --csv answers.csv    classify each photo of a folder
+  emo prepare sample                        put the sample photos into data/
+  emo train finetune_mini --set epochs=5    train a model, saved in model/
+  emo evaluate data/                        measure that model
+  emo demo                                  open a page for camera and photos"""
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells have it: 128 and the signal's number
 
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="emo" if Path(sys.argv[0]).stem == "emo" else "python -m emo",
-        description="Emotions in photos of faces.",
+        description="Train, evaluate and run a facial-expression classifier; a pretrained model is included.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,1 +1,1 @@
-"""What does a shell ask for?"""
+"""What can be done from the command line? One module per command."""

@@ -18,17 +18,18 @@ def add(commands) -> None:
     """The command's own options and help."""
     command = commands.add_parser(
         "demo",
-        help="open a page in the browser: camera or photo in, emotions out",
-        description="Opens a page in the browser that looks at the camera or at photos, until Ctrl-C.",
+        help="open a web page that classifies your camera feed or photos",
+        description="Opens a web page that classifies your camera feed or photos. Ctrl-C stops it.",
     )
     command.add_argument(
         "--model",
         action="append",
-        help="a .h5 or .keras, its name in model/, or hf://owner/name (emo_mini); several times for a choice",
+        help="a .h5 or .keras, its name in model/, or hf://owner/name (default: emo_mini, included); repeat "
+        "it to choose between models on the page",
     )
     add_facts(command)
-    command.add_argument("--share", action="store_true", help="make a public link, through Gradio's servers")
-    command.add_argument("--port", type=int, help="the first free one from 7860 on")
+    command.add_argument("--share", action="store_true", help="create a public link through Gradio's servers")
+    command.add_argument("--port", type=int, help="default: the first free port from 7860 on")
     command.set_defaults(run=run)
 
 

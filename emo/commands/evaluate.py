@@ -16,25 +16,25 @@ def add(commands) -> None:
     command = commands.add_parser(
         "evaluate",
         help="measure a model on labelled photos",
-        description="Prints which model answered, accuracy with its 95% interval, and precision, recall and "
-        "F1 of each class.",
+        description="Prints which model was used, its accuracy with the 95% interval, and precision, recall "
+        "and F1 of each class.",
     )
     command.add_argument(
         "folder",
         metavar="FOLDER",
-        help="a folder with a sub-folder per class; or a project's data/, where the photos held out to test "
-        "count, or else those to validate",
+        help="a folder with one sub-folder per class; or a project's data/, whose test photos are used, or "
+        "its validation photos if it has none",
     )
     add_model(
         command,
         None,
-        "the newest in model/ beside the data/ that holds FOLDER, else emo_mini, which comes along",
+        "default: the newest in model/ of the project that FOLDER belongs to, else emo_mini, included",
     )
     command.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
-        help="write an HTML report, with its JSON, into that folder; it shows some of the photos",
+        help="write an HTML report and its JSON into that folder; the report shows some of the photos",
     )
     add_json(command, "the figures")
     command.set_defaults(run=run)

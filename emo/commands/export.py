@@ -1,4 +1,4 @@
-"""`emo export`: a model for another runtime."""
+"""`emo export`: write a model for another runtime."""
 
 from __future__ import annotations
 
@@ -25,19 +25,24 @@ def add(commands) -> None:
     command = commands.add_parser(
         "export",
         help="write a model for another runtime",
-        description="Writes a model for another runtime, checks its answers against the model's own, and "
-        "prints the file's path. It takes RGB in 0–255 and holds the class names.",
+        description="Writes a model for another runtime, checks it against the original, and prints its "
+        "path. The file takes RGB in 0–255 and holds the class names.",
     )
     command.add_argument("format", metavar="FORMAT", choices=_Formats(), help="%(choices)s")
     add_model(command)
     command.add_argument(
-        "--to", type=Path, metavar="FILE|FOLDER", help="where (beside the .h5; of one from the Hub, here)"
+        "--to",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="where to write it (default: next to the .h5; the current folder for a model from the Hub)",
     )
     command.add_argument(
-        "--photos", metavar="FOLDER", help="compare on photos of yours; on class folders in accuracy, too"
+        "--photos", metavar="FOLDER", help="compare on your photos; with class folders, also in accuracy"
     )
     command.add_argument(
-        "--calibrate-on", metavar="FOLDER", help="training photos, some hundred of all classes (tflite_int8)"
+        "--calibrate-on",
+        metavar="FOLDER",
+        help="a few hundred training photos, from all classes (tflite_int8)",
     )
     add_json(command, "path, size and difference")
     command.set_defaults(run=run)

@@ -1,4 +1,4 @@
-"""`emo predict`: the expression on a photo's faces, or on each photo of a folder."""
+"""`emo predict`: classify the faces in a photo, or each photo of a folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def add(commands) -> None:
     """The command's own options and help."""
     command = commands.add_parser(
         "predict",
-        help="name the expression on a photo, or on each photo of a folder",
-        description="Names the expression on every face in a photo or, in a folder, on each photo as it is.",
+        help="classify the faces in a photo, or each photo of a folder",
+        description="Classifies every face in a photo, or each photo of a folder as a whole.",
     )
-    command.add_argument("photo", metavar="PHOTO", help="a file, a folder or a web address")
+    command.add_argument("photo", metavar="PHOTO", help="a file, a folder or a URL")
     add_model(command)
     command.add_argument(
-        "--faces", action="store_true", help="crop each photo of a folder that has one face to it"
+        "--faces", action="store_true", help="crop photos with exactly one face to that face (folders only)"
     )
     command.add_argument("--csv", type=Path, metavar="FILE", help="write a table with all probabilities")
-    add_json(command, "all probabilities, a row per face,")
+    add_json(command, "all probabilities, one row per face,")
     command.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""`emo prepare`: photos into data/, checked and split, as the prep notebook does it."""
+"""`emo prepare`: fetch photos into data/, check and split them, as the prep notebook does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def add(commands) -> None:
     command = commands.add_parser(
         "prepare",
         help="fetch labelled photos, check and split them",
-        description="Fetches labelled photos into data/, opens each once, finds duplicates, and writes "
-        "data/split.csv, which says what trains, validates and tests. Nothing that is there is overwritten.",
+        description="Fetches labelled photos into data/, checks each of them, finds duplicates, and writes "
+        "data/split.csv, which assigns them to training, validation and test. Nothing is overwritten.",
     )
     command.add_argument(
         "source",
@@ -24,32 +24,37 @@ def add(commands) -> None:
         nargs="?",
         default="",
         help='"sample", a Google Drive link, kaggle:owner/name, the address of a zip, a .zip, a folder or '
-        "fer2013.csv; without it, what lies in data/ already",
+        "fer2013.csv; default: the photos already in data/",
     )
-    command.add_argument("--root", type=Path, default=Path(), help="the folder that gets data/ (this one)")
+    command.add_argument(
+        "--root", type=Path, default=Path(), help="the folder for data/ (default: the current one)"
+    )
     command.add_argument(
         "--add",
         metavar="NAME",
-        help="put it beside the dataset in data/, in the classes of the same meaning, NAME before its files' "
-        "names",
+        help="add SOURCE to the dataset in data/, to the classes of the same meaning, with NAME in front of "
+        "its file names",
     )
     share = {"type": float, "metavar": "SHARE"}
     command.add_argument(
-        "--val", default=0.2, **share, help="of each class, to validate where there is no data/val (0.2)"
+        "--val",
+        default=0.2,
+        **share,
+        help="share of each class set aside for validation without data/val (0.2)",
     )
     command.add_argument(
         "--test",
         default=0.1,
         **share,
-        help="of each class, to test where there is no data/test (0.1); 0: none",
+        help="share of each class set aside for testing without data/test (0.1); 0: none",
     )
     command.add_argument(
         "--leave-out-duplicates",
         action="store_true",
-        help="do not train on what has a duplicate in data/val or data/test",
+        help="do not train on photos that have a duplicate in data/val or data/test",
     )
-    command.add_argument("--seed", type=int, default=42, help="of the draw (42)")
-    command.add_argument("--encoding", help="of the names in a zip that does not say it, such as cp866")
+    command.add_argument("--seed", type=int, default=42, help="random seed of the split (42)")
+    command.add_argument("--encoding", help="of file names in a zip that does not specify it, e.g. cp866")
     add_json(command, "the counts")
     command.set_defaults(run=run)
 

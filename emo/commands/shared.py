@@ -19,7 +19,7 @@ KEYWORD = r"\b(class_names|image_size|preprocessing)=(?=[, ])"  # to pass; one t
 def add_model(
     command: argparse.ArgumentParser,
     default: str | None = "emo_mini",
-    without: str = "emo_mini, which comes along",
+    without: str = "default: emo_mini, included",
 ) -> None:
     """The option `--model`, and those that tell what a third-party file does not.
 
@@ -35,11 +35,13 @@ def add_model(
 
 def add_facts(command: argparse.ArgumentParser) -> None:
     """The options that tell what a third-party file does not."""
-    facts = command.add_argument_group("what a third-party model does not say itself")
-    facts.add_argument("--class-names", metavar="A,B,…|FILE", help="in the order of its outputs")
-    facts.add_argument("--image-size", type=int, metavar="PX", help="the side of the pictures it takes")
+    facts = command.add_argument_group("if a third-party model does not specify it")
+    facts.add_argument("--class-names", metavar="A,B,…|FILE", help="the classes, in the order of its outputs")
+    facts.add_argument("--image-size", type=int, metavar="PX", help="the side of its input pictures")
     facts.add_argument(
-        "--preprocessing", metavar="MODE", help="how they were prepared: none, rescale, tf, caffe or torch"
+        "--preprocessing",
+        metavar="MODE",
+        help="how its input was prepared: none, rescale, tf, caffe or torch",
     )
 
 

@@ -1,4 +1,4 @@
-"""`emo train`: an experiment, as the train notebook does it."""
+"""`emo train`: train an experiment, as the train notebook does."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def add(commands) -> None:
         "train",
         help="train an experiment",
         description="Trains an experiment as the train notebook does.\n\n"
-        "On several machines start it on each, with KERAS_BACKEND=jax: it joins the processes that\n"
-        "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name, or Slurm. The results are\n"
-        "where the first process runs.",
+        "To train on several machines, start it on each with KERAS_BACKEND=jax. It joins the processes\n"
+        "given by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or by Slurm. The\n"
+        "first process writes the results.",
         epilog="experiments:\n  " + "\n  ".join(experiment_menu()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -27,7 +27,10 @@ def add(commands) -> None:
         "--set", metavar="FIELD=VALUE", nargs="+", default=[], help="e.g. epochs=5 teacher=model/mine.h5"
     )
     command.add_argument(
-        "--root", type=Path, default=Path(), help="the folder of data/ and model/ (this one)"
+        "--root",
+        type=Path,
+        default=Path(),
+        help="the folder with data/ and model/ (default: the current one)",
     )
     add_json(command, "the run and the paths of its files")
     command.set_defaults(run=run)

@@ -1,4 +1,4 @@
-"""`emo video`: the expressions in a video, as a table and in an annotated copy."""
+"""`emo video`: classify the faces in a video; writes a table and an annotated copy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def add(commands) -> None:
     """The command's own options and help."""
     command = commands.add_parser(
         "video",
-        help="name the expression on every face of a video",
-        description="Writes, beside the video, a CSV with a row per frame and face, and an annotated copy; "
-        "prints the paths of both. Ctrl-C keeps what is done.",
+        help="classify every face in a video",
+        description="Writes a CSV with one row per frame and face, and an annotated copy, next to the video; "
+        "prints both paths. Ctrl-C keeps what is done so far.",
     )
     command.add_argument("video", metavar="FILE", help="a video that FFmpeg reads")
     add_model(command)

@@ -75,7 +75,7 @@ def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, ma
     assert card == classifier.path.with_suffix(".md")
     text = card.read_text(encoding="utf-8")
     for said in (
-        "vgg16 that names the expression on a face: anger, happy, sad.",
+        "A convolutional network (vgg16) that classifies facial expressions: anger, happy, sad.",
         "32 × 32 px; preprocessing inside the model",
         "Validation accuracy when it was saved: 44.3%, epoch 7",
         "https://drive.google.com/uc?id=1 on 2026-11-20, SHA-256 `abc`",
@@ -161,7 +161,7 @@ def test_a_further_dataset_is_on_the_card_whoever_placed_the_first(classifier, d
     further = '{"source": "/home/ivan/more.zip", "fetched": "2026-11-27T01:02:03", "sha256": "def"}'
     dataset.dataset_record.write_text(f'{{{first}"further": {{"theirs": {further}}}}}')
     text = write_card(classifier, made, dataset).read_text(encoding="utf-8")
-    assert "Beside it theirs, from more.zip on 2026-11-27, SHA-256 `def`." in text
+    assert "Added to it: theirs, from more.zip on 2026-11-27, SHA-256 `def`." in text
     assert ("Fetched from faces.zip." if first else "Placed in `data/` by hand.") in text
     assert "ivan" not in text and "\n\n\n" not in text
 
@@ -200,7 +200,7 @@ def test_a_file_that_says_nothing_of_itself_has_a_card_too(model, paths):
     save_model(model, path, {})
     table = answers(["sad"], [(1, 0, 0)])
     text = write_card(Classifier(model, NAMES, {}, path), report(table, NAMES), paths).read_text("utf-8")
-    assert "A convolutional network that names" in text
+    assert "A convolutional network that classifies facial expressions: " in text
     assert "The file does not say how it was trained." in text
     assert "It was not checked whether" in text
     assert "Undefined" not in text

@@ -1,4 +1,4 @@
-"""make bench: how fast training is, beside what it is measured against, each pair in one run and in turn.
+"""make bench: how fast training is, compared with the alternatives, each pair in one run and in turn.
 
 Prints a table of ratios and writes images/benchmark.png. Whole runs train on drawn faces of FER2013's size,
 the other rows on drawn photos of 100 to 1,000 px a side; or all on a data set's photos:
@@ -114,7 +114,7 @@ def speed(
 
 
 def input_pipeline(bench: Bench, size: int, target: float) -> list[Row]:
-    """Epochs of batches with the original project's augmentation, from the same files."""
+    """Epochs of batches with the original project's augmentation, from the same files, without a network."""
     folder, files = bench.some.train, sorted(files_below(bench.some.train))
     images = load_images(files, size)
     labels = one_hot((file.parent.name for file in files), class_names(bench.some))
@@ -160,10 +160,23 @@ def input_pipeline(bench: Bench, size: int, target: float) -> list[Row]:
     whole = photos / (len(batches) * BATCH)  # our epochs leave out the last short batch
     ours = decoding / EPOCHS + by_fused * whole
     return [
-        speed(f"Augmented epochs, {size} px", ours, by_generator, photos, "ImageDataGenerator", target),
-        speed(f"Augmented epochs, {size} px", ours, by_dataset, photos, "image_dataset_from_directory"),
         speed(
-            f"The host's part of them, {size} px",
+            f"Epochs of augmented batches, no network, {size} px",
+            ours,
+            by_generator,
+            photos,
+            "ImageDataGenerator",
+            target,
+        ),
+        speed(
+            f"Epochs of augmented batches, no network, {size} px",
+            ours,
+            by_dataset,
+            photos,
+            "image_dataset_from_directory",
+        ),
+        speed(
+            f"Of which on the host, {size} px",
             by_host * whole,
             by_generator,
             photos,
@@ -219,10 +232,10 @@ def frozen_backbone(bench: Bench) -> list[Row]:
             theirs / ours,
             8,
         ),
-        Row("Its next run, to the end of its first epoch", f"{again:.1f} s", "at most 10 s", 10 / again, 1),
+        Row("Its next run, until the first epoch ends", f"{again:.1f} s", "at most 10 s", 10 / again, 1),
         *(
             Row(
-                f"Checkpoint and curve, of an epoch, views={number}",
+                f"Checkpoint and curve, share of an epoch, views={number}",
                 f"{clock.share:.1%}",
                 "at most 3%",
                 0.03 / clock.share,
@@ -440,7 +453,7 @@ def table(rows: list[Row]) -> str:
         (r.what, r.ours, r.theirs, number(r.ratio), "" if r.target is None else f"≥ {r.target:.3g}")
         for r in rows
     ]
-    return markdown(("What", "Ours", "Beside", "Ratio", "Target"), lines)
+    return markdown(("What", "Ours", "Compared with", "Ratio", "Target"), lines)
 
 
 def number(ratio: float) -> str:
@@ -486,7 +499,7 @@ def plot(rows: list[Row], note: str) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.set_title(
-        f"Times as fast as what it is measured beside; the black mark is the target\n{note}", fontsize=9
+        f"Speed relative to what it is compared with; the black mark is the target\n{note}", fontsize=9
     )
     return figure
 

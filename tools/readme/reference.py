@@ -17,21 +17,21 @@ TOP = """<!-- Written by `python -m tools.readme.reference` from emo/experiments
 
 # Experiments
 
-An `Experiment` is everything that decides a run. Choose one by its name in the train notebook's `EXPERIMENT`
-and change fields in `CHANGES`, such as `{"epochs": 5, "image_size": 96}`. From Python:
+An `Experiment` holds everything that determines a run. Choose one by name with the train notebook's
+`EXPERIMENT`, and change fields with `CHANGES`, such as `{"epochs": 5, "image_size": 96}`. From Python:
 
 ```python
 emo.get_experiment("finetune", epochs=5, image_size=96)
 ```
 
-A wrong field or value raises an error that names what is allowed. Files and table rows from before a field
-was renamed stay readable.
+A wrong field or value raises an error that lists what is allowed. Files and table rows written before a field
+was renamed can still be read.
 
 ## Fields
 
-"Features": whether what `views` caches depends on the field itself. It also depends on where the frozen part
-ends (`unfreeze`, the first layer of `head`) and on its `weights`; augmented views depend on `seed`,
-`augment_strength`, `color_jitter` and `random_erasing` as well.
+"Features" marks the fields that the features cached by `views` depend on directly. They also depend on where
+the frozen part ends (`unfreeze`, the first layer of `head`) and on its `weights`; augmented views also depend
+on `seed`, `augment_strength`, `color_jitter` and `random_erasing`.
 
 """
 
@@ -100,15 +100,16 @@ def page() -> str:
     parts = [
         TOP + fields(),
         "## Recipes",
-        "What differs from the defaults; when to choose which: [README](../README.md#which-recipe).",
+        "Each lists what differs from the defaults. When to choose which: "
+        "[README](../README.md#which-recipe).",
     ]
     for name in RECIPES:
         summary = SUMMARIES[name]
         parts += [f"### {escape(name)}", f"{summary[0].upper()}{summary[1:]}.", recipe(EXPERIMENTS[name])]
     parts += [
         "## The original eleven",
-        "The experiments of the original project (2020), by their numbers; there is no 3. It recorded "
-        "neither image size nor batch size: both are the defaults here.",
+        "The experiments of the original project (2020), by number; there is no 3. The project recorded "
+        "neither image size nor batch size; both are the defaults here.",
         originals(),
     ]
     return "\n\n".join(parts) + "\n"
