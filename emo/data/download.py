@@ -102,10 +102,14 @@ def _locate(source: str, paths: Paths) -> _Place:
         raise UserError('source is empty; give "sample", a Google Drive link, a zip file or a folder.')
     if "\0" in source:
         raise UserError(f"{source!r} holds a null character; check the path.")
+    if re.match(r"(?:www\.kaggle|kaggle|drive\.google)\.com/", source):  # as some browsers show it
+        source = f"https://{source}"
     link = re.match(r"https?://(?:drive|docs|drive\.usercontent)\.google\.com/", source)
     drive_id = re.search(r"(?:/d/|[?&]id=)([\w-]{10,})", source, re.ASCII) if link else None
     if link and not drive_id:
-        raise UserError(f"{source} is no link to one Google Drive file; download the zip and pass its path.")
+        raise UserError(
+            f"{source} is not a link to a single Google Drive file; download the zip and pass its path."
+        )
     if dataset := _kaggle_dataset(source):
         return _Place(f"kaggle:{dataset}", kaggle=dataset)
     if not link and re.match(r"https?://", source, re.IGNORECASE):
@@ -126,7 +130,8 @@ def _locate(source: str, paths: Paths) -> _Place:
         fetched = read_record(paths.dataset_record).get("source")
         deleted = [path for path in tried if str(path) == fetched]  # to make room
         path = [*there, *deleted, *tried][0]
-        if there or not (drive_id := re.fullmatch(r"([\w-]{25,})", source, re.ASCII)):
+        # ids have all kinds of signs; a mistyped folder of words must not become one
+        if there or not (drive_id := re.fullmatch(r"((?=.*\d)(?=.*[A-Z])[\w-]{25,})", source, re.ASCII)):
             return _Place(str(path), path, tried=tried)
     return _Place(f"https://drive.google.com/uc?id={drive_id[1]}", drive_id=drive_id[1])
 

@@ -212,7 +212,7 @@ def test_a_faulty_archive_changes_nothing(paths, tmp_path, fault):
         ("x" * 5000, "name"),
         ("ftp://example.com/faces.zip", "no address that can be fetched"),
         ("~nobody-of-that-name/faces.zip", "a user this machine does not have"),
-        ("https://drive.google.com/drive/folders/1pm86O0t_0caQq3b3Qz5iNI3T77p2o", "no link to one"),
+        ("https://drive.google.com/drive/folders/1pm86O0t_0caQq3b3Qz5iNI3T77p2o", "not a link to a single"),
     ],
 )
 def test_an_unknown_source_is_refused(paths, source, complaint, monkeypatch):
@@ -350,6 +350,14 @@ def download_keeps_nothing(paths):
     return not [name for name in names_in(paths.data) if name.startswith(".")]
 
 
+@pytest.mark.parametrize("source", ["my_collection_of_face_photos_2024", "Collection-of-all-my-face-photos"])
+def test_a_mistyped_folder_is_no_drive_id(paths, source, monkeypatch):
+    monkeypatch.setattr(gdown, "download", lambda **_: pytest.fail("must not ask Google Drive"))
+    with pytest.raises(UserError, match=f"{source} does not exist") as error:
+        fetch_dataset(source, paths)
+    assert sentence(error)
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -357,6 +365,7 @@ def download_keeps_nothing(paths):
         DRIVE_URL,
         f"https://drive.google.com/file/d/{DRIVE_ID}/view?usp=sharing",
         f"https://drive.google.com/open?id={DRIVE_ID}",
+        f"drive.google.com/file/d/{DRIVE_ID}/view",
         f"https://drive.usercontent.google.com/download?id={DRIVE_ID}&export=download",
     ],
 )

@@ -73,7 +73,12 @@ def kaggle(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "source", ["kaggle:anna/faces", "https://www.kaggle.com/datasets/anna/faces?select=a.png"]
+    "source",
+    [
+        "kaggle:anna/faces",
+        "https://www.kaggle.com/datasets/anna/faces?select=a.png",
+        "www.kaggle.com/datasets/anna/faces",
+    ],
 )
 def test_a_dataset_comes_as_a_folder_would_and_is_fetched_once(kaggle, paths, source, capsys):
     counts = fetch_dataset(source, paths)
