@@ -151,27 +151,31 @@ def gradients(scores: Callable, x) -> list[np.ndarray]:
     return [each.numpy() for each in found]
 
 
-def normalizing(model: keras.Model) -> Callable[[np.ndarray], None]:
-    """A compiled function of a batch: calls `model` as in training, for what its BatchNormalization keeps."""
+def normalizing(model: keras.Model, kept: Sequence[keras.Variable]) -> Callable[[np.ndarray], object]:
+    """A compiled function of a batch: calls `model` as in training → an array on the device, of what the
+    variables `kept`, such as BatchNormalization's moving mean, then hold, one behind the other."""
+    dtype = model.inputs[0].dtype
     if not is_jax():
         import tensorflow as tf
 
-        dtype = model.inputs[0].dtype
+        def call(batch):
+            model(batch, training=True)
+            return tf.concat([tf.convert_to_tensor(variable) for variable in kept], 0)
+
         spec = tf.TensorSpec((None, *model.input_shape[1:]), dtype)
-        call = tf.function(lambda batch: model(batch, training=True), input_signature=[spec])
+        call = tf.function(call, input_signature=[spec])
         return lambda batch: call(tf.cast(batch, dtype))
     import jax
     import jax.numpy as jnp
 
-    dtype = model.inputs[0].dtype
-    step = jax.jit(lambda *arguments: model.stateless_call(*arguments, training=True)[1])
+    places = [next(n for n, each in enumerate(model.non_trainable_variables) if each is one) for one in kept]
 
-    def call(batch):
-        kept = step(*_values(model), jnp.asarray(batch, dtype))
-        for variable, value in zip(model.non_trainable_variables, kept, strict=True):
-            variable.assign(value)
+    @jax.jit
+    def step(*arguments):
+        after = model.stateless_call(*arguments, training=True)[1]
+        return jnp.concatenate([after[place] for place in places])
 
-    return call
+    return lambda batch: step(*_values(model), jnp.asarray(batch, dtype))
 
 
 def mapped(

@@ -1,4 +1,4 @@
-"""BatchNormalization's statistics, taken anew before each validation."""
+"""BatchNormalization's statistics, computed again before each validation."""
 
 from __future__ import annotations
 
@@ -39,26 +39,27 @@ class PreciseBatchNorm(keras.callbacks.Callback):
         x = pictures = keras.Input(model.input_shape[1:], dtype=model.input.dtype)
         for layer in model.layers[1 : last + 1]:
             x = layer(x)
-        self._normalize = normalizing(keras.Model(pictures, x))
+        kept = [norm.moving_mean for norm in self.norms] + [norm.moving_variance for norm in self.norms]
+        self._statistics = normalizing(keras.Model(pictures, x), kept)
 
     def on_test_begin(self, logs=None):
         if not self.norms:
             return
         _ = self.model  # Keras on JAX then brings its variables up to date
-        means, squares = ([np.zeros(norm.moving_mean.shape) for norm in self.norms] for _ in range(2))
         momenta = [norm.momentum for norm in self.norms]
         for norm in self.norms:
             norm.momentum = 0.0  # when the function is compiled: what a batch leaves is its own
-        for batch in self._batches:
-            self._normalize(self._inputs[batch])
-            for norm, mean, square in zip(self.norms, means, squares, strict=True):
-                moving_mean = norm.moving_mean.numpy().astype(np.float64)
-                mean += moving_mean / len(self._batches)
-                square += (norm.moving_variance.numpy() + moving_mean**2) / len(self._batches)
-        for norm, momentum, mean, square in zip(self.norms, momenta, means, squares, strict=True):
+        # read when all are computed: a GPU would stand still for each
+        found = [self._statistics(self._inputs[batch]) for batch in self._batches]
+        means, variances = np.split(np.stack([np.asarray(each, np.float64) for each in found]), 2, axis=1)
+        mean = means.mean(axis=0)
+        variance = np.maximum((variances + means**2).mean(axis=0) - mean**2, 0.0)
+        ends = np.cumsum([norm.moving_mean.shape[0] for norm in self.norms])[:-1]
+        parts = zip(self.norms, momenta, np.split(mean, ends), np.split(variance, ends), strict=True)
+        for norm, momentum, its_mean, its_variance in parts:
             norm.momentum = momentum
-            norm.moving_mean.assign(mean)
-            norm.moving_variance.assign(np.maximum(square - mean**2, 0.0))
+            norm.moving_mean.assign(its_mean)
+            norm.moving_variance.assign(its_variance)
 
 
 def _learning(layer: keras.Layer) -> list[layers.BatchNormalization]:
