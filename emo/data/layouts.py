@@ -231,7 +231,7 @@ def _check_are_classes(labels: list[str], bare: bool, name: str) -> None:
         shown = ", ".join(map(repr, labels[:5]))
         raise UserError(
             f"{name} has the folders {shown}, and nothing tells whether these are classes; if they are, put "
-            "them below a folder named train, else sort the photos into one folder a class."
+            "them below a folder named train, else sort the photos into one folder per class."
         )
 
 

@@ -1,7 +1,7 @@
 """What 8 bits cost and gain: `python -m tools.bench.int8 --train DIR --test DIR`.
 
-DIR holds a folder of photos a class. The model is written for LiteRT in float32 and in 8 bits, calibrated on
-photos of `--train`; printed are size, ms per photo, and the accuracy of each on the photos of `--test`.
+DIR holds a folder of photos per class. The model is written for LiteRT in float32 and in 8 bits, calibrated
+on photos of `--train`; printed are size, ms per photo, and the accuracy of each on the photos of `--test`.
 """
 
 import argparse
