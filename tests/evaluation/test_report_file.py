@@ -70,6 +70,7 @@ def test_the_page_shows_every_figure(made, tmp_path):
         "right for 33.3% of these photos",
         "Without the 1 that have a duplicate",
         f"{made.without_duplicates.accuracy:.1%}",
+        *("Confusion matrix", "Calibration and coverage", "Most confident mistakes"),
         *NAMES,
     ):
         assert said in page.text
@@ -365,7 +366,7 @@ def test_tables_scroll_or_stack_and_names_wrap(made, tmp_path):
     assert ".wide { overflow-x: auto" in style and "overflow-wrap: break-word" in style
     assert "@media screen and (max-width: 44rem)" in style and "position: sticky" in style
     labels = [attrs["data-label"] for tag, attrs in page.elements if tag == "td" and "data-label" in attrs]
-    assert labels[:5] == ["photos", "precision", "recall", "F1", "most often taken for"]
+    assert labels[:5] == ["photos", "precision", "recall", "F1", "most often confused with"]
 
 
 @pytest.mark.parametrize("leave", [0, 8192, 40_000])  # 40,000: room for the JSON alone
