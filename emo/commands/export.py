@@ -37,7 +37,9 @@ def add(commands) -> None:
         "--photos", metavar="FOLDER", help="compare on photos of yours; on class folders in accuracy, too"
     )
     command.add_argument(
-        "--calibrate-on", metavar="FOLDER", help="training photos, some hundred of all classes (tflite_int8)"
+        "--calibrate-on",
+        metavar="FOLDER",
+        help="a few hundred training photos, from all classes (tflite_int8)",
     )
     add_json(command, "path, size and difference")
     command.set_defaults(run=run)

@@ -247,7 +247,8 @@ def labelled_photos(
     photos, split = _find_labelled(folder, classifier, paths)
     if fault := _unknown_labels(photos.label, classifier):
         print(
-            f"{fault}: it is not measured on them. Give a folder of photos with its labels, or another model."
+            f"{fault}, so it is not evaluated on them. Give a folder labelled with its classes, or another "
+            "model."
         )
     elif len(photos):
         return photos, split
@@ -330,10 +331,11 @@ def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
 def report_on(
     classifier: Predictor, photos: pd.DataFrame, split: Split | None, paths: Paths, *, leaks: bool = True
 ) -> Report | None:
-    """`evaluate` with all that `data/` tells, and its figures logged; None where there are no photos.
+    """`evaluate`, with duplicates and temperature taken from the project's `data/`; logs test figures.
 
-    `photos` and `split` are what `labelled_photos` gave. With `leaks` those are counted apart that have
-    a duplicate in training; photos to test on get their temperature from the validation photos.
+    `photos` and `split` are what `labelled_photos` gave; None where there are no photos. With `leaks` those
+    that have a duplicate in training are counted apart; photos to test on get their temperature from the
+    validation photos.
     """
     if photos.empty:
         return None

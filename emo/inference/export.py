@@ -46,7 +46,7 @@ INPUT, OUTPUT = "rgb_0_255", "probabilities"
 CLASS_NAMES = "class_names.txt"  # as in data/: one per line, in the order of the outputs
 TOLERANCE = 1e-3  # of a probability: what float32 in another order of operations stays far below
 CHECKED = 32  # pictures at most, where no labels say how many of them are right
-CALIBRATION = 200  # photos at most: TensorFlow's guide asks for some hundred
+CALIBRATION = 200  # photos at most: TensorFlow's guide asks for a few hundred
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def export_model(
     if kind == "tflite_int8" and calibration is None:
         raise UserError(
             "Export to tflite_int8 is calibrated: pass calibration=, a folder or list of training photos, "
-            "some hundred of all classes."
+            "a few hundred, from all classes."
         )
     if kind != "tflite_int8" and calibration is not None:
         raise UserError(
@@ -163,7 +163,7 @@ def _both(classifier: Classifier, plain: Callable, exported: Callable, photos) -
     if isinstance(photos, pd.DataFrame):
         if not {"path", "label"} <= set(photos) or not set(photos.label) <= set(classifier.class_names):
             raise UserError(
-                "Photos in a table are to have the columns path and label, with the model's classes."
+                "A table of photos needs the columns path and label; labels must be the model's classes."
             )
         labels = photos.label.map(classifier.class_names.index).to_numpy()
         sources = as_sources(list(photos.path))

@@ -62,7 +62,7 @@ def fetch(address: str | Path) -> Path:
     if not parts:
         raise UserError(
             f"{address} is no address on the Hub; write hf://owner/name or hf://owner/name/file.h5, with "
-            "@revision behind the name where it is not to be the newest."
+            "@revision behind the name for a version other than the newest."
         )
     repo, file = parts["repo"], parts["file"]
     revision = parts["revision"] and unquote(parts["revision"])
@@ -288,9 +288,7 @@ def _told(hub: ModuleType, name: str) -> Iterator[None]:
     except UserError:
         raise
     except errors.GatedRepoError:
-        raise UserError(
-            f"{name} is open only to those whom its owner lets in: ask on its page on the Hub."
-        ) from None
+        raise UserError(f"{name} is gated: request access on its page on the Hub.") from None
     except errors.RepositoryNotFoundError:
         raise UserError(
             f"There is no {name} on the Hub that you may see; check the name, and where it is private, set "

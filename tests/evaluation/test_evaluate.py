@@ -407,7 +407,9 @@ def test_photos_of_other_labels_are_told_and_what_needs_none_goes_on(classifier,
         photos, split = labelled_photos(folder, classifier, dataset)
         assert list(photos.columns) == ["path", "label"] and photos.empty and split is None
         said = capsys.readouterr().out
-        assert "labelled joy, but" in said and "it is not measured on them" in said and said.count("\n") == 1
+        assert (
+            "labelled joy, but" in said and "so it is not evaluated on them" in said and said.count("\n") == 1
+        )
         assert report_on(classifier, photos, split, dataset) is None
     assert not dataset.split.exists() and not dataset.class_names.exists()  # nothing was read for it
     write_photos(tmp_path / "theirs", 1)

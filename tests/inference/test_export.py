@@ -214,7 +214,9 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(classifier, tmp_path, mon
         export_model(classifier, "tflite_int8")
     with pytest.raises(UserError, match=r"^Export to tflite is not calibrated, .* leave out calibration=\.$"):
         export_model(classifier, "tflite", calibration=[np.zeros((32, 32, 3), np.uint8)])
-    with pytest.raises(UserError, match="the columns path and label, with the model's classes"):
+    with pytest.raises(
+        UserError, match="needs the columns path and label; labels must be the model's classes"
+    ):
         export_model(classifier, "keras", photos=pd.DataFrame({"path": ["a.jpg"], "label": ["joy"]}))
     with pytest.raises(UserError, match="each of its members"):
         export_model(Ensemble([classifier]), "tflite")
