@@ -49,8 +49,10 @@ def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
     `photos` of the surest mistakes are shown in the HTML; 0 where faces must not be handed on. The JSON holds
     every answer, and files by their path below the photos' folder alone. A report of that model with the same
     answers for the same photos is replaced; any other is kept, and the new pair gets the next free number in
-    its name. Both files are written, or neither.
+    its name. Both files are written, or neither. Raises UserError for `photos` below 0.
     """
+    if photos < 0:  # which head() would take for all but so many: faces that are not to be shown
+        raise UserError(f"photos={photos} must be 0 or more; 0 shows none.")
     folder = Path(folder).expanduser()
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,12 @@ def test_the_page_shows_the_surest_mistakes_small(made, tmp_path):
     assert read(save_report(made, tmp_path, photos=0)).images("jpeg") == []
 
 
+def test_fewer_than_no_photos_show_no_face(made, tmp_path):
+    with pytest.raises(UserError, match=r"photos=-1 must be 0 or more; 0 shows none\."):
+        save_report(made, tmp_path / "reports", photos=-1)
+    assert not (tmp_path / "reports").exists()
+
+
 def test_a_report_without_its_photos_or_without_mistakes_is_whole(tmp_path):
     gone = report(random_answers(50), NAMES)
     page = read(save_report(gone, tmp_path))
