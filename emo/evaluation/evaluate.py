@@ -133,9 +133,9 @@ class Report:
             return ""
         accuracy = np.trace(self.confusion.set_axis(names, axis=1)[list(self.confusion)]) / self.photos
         return (
-            f"The model's outputs seem to stand for other classes than assumed: class_names={names} gives "
-            f"{accuracy:.1%} on these photos instead of {self.accuracy:.1%}; open it with "
-            "load_classifier(path, class_names=…)."
+            f"The model's outputs seem to stand for other classes than assumed: the names in the order "
+            f"{', '.join(names)} give {accuracy:.1%} on these photos instead of {self.accuracy:.1%}; open it "
+            "with the class names in that order."
         )
 
     @property
@@ -189,11 +189,13 @@ def evaluate(
     """Accuracy, F1, confusion, calibration and more on labelled photos.
 
     `photos` is a folder with a sub-folder per class, or a manifest (path, label, and source where they are of
-    several datasets). `leaked` are the paths that
-    have a duplicate in training, as `emo.leaked_photos` gives them; `temperature` is what `fit_temperature`
-    gave for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
+    several datasets). `leaked` are the paths that have a duplicate in training, as `emo.leaked_photos` gives
+    them; `temperature` is what `fit_temperature` gave for other photos. Raises UserError where the classes
+    are not the model's, a manifest lacks a column, or no photo can be read.
     """
     manifest = photos if isinstance(photos, pd.DataFrame) else _labelled_folder(Path(photos).expanduser())
+    if not {"path", "label"} <= set(manifest):
+        raise UserError("A table of photos needs the columns path and label.")
     if fault := _unknown_labels(manifest.label, classifier):
         raise UserError(f"{fault}; rename the class folders or choose another model.")
     predictions = classifier.predict(list(manifest.path))

@@ -279,6 +279,11 @@ def test_evaluate_on_a_folder_counts_as_predict_answers(classifier, dataset):
     assert figures.accuracy == pytest.approx(np.mean(table.emotion == labels))
 
 
+def test_a_table_without_labels_is_one_sentence(classifier, dataset):
+    with pytest.raises(UserError, match=r"^A table of photos needs the columns path and label\.$"):
+        evaluate(classifier, classifier.predict(dataset.test))
+
+
 def test_folders_that_do_not_fit_the_model(classifier, tmp_path):
     with pytest.raises(UserError, match="There is no folder"):
         evaluate(classifier, tmp_path / "nowhere")
