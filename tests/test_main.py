@@ -280,8 +280,20 @@ def test_video_prints_where_the_copy_and_the_table_are(tmp_path, capsys):
     copy, table = here(capsys, "video", tmp_path / "video.mp4").splitlines()
     assert Path(copy).stat().st_size and len(pd.read_csv(table)) == 6
     said = json.loads(here(capsys, "video", tmp_path / "video.mp4", "--json"))
-    assert said["rows"] == 6 and sum(said["emotions"].values()) == pytest.approx(1)
+    assert said["rows"] == 6 and said["emotions"] == {}  # no frame has a face
     assert said["csv"] == str(tmp_path / "video_emotions_2.csv")
+
+
+def test_video_counts_the_emotions_of_faces_and_not_of_frames_without_one(tmp_path, capsys):
+    portrait = np.asarray(hopper(size=(700, 700))[0].resize((200, 200)))[:, :, ::-1]
+    written = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 4, (200, 200))
+    for number in range(8):  # at 4 frames per second faces are looked for in each
+        written.write(portrait if number < 4 else np.full((200, 200, 3), 128, np.uint8))
+    written.release()
+    said = json.loads(here(capsys, "video", tmp_path / "v.mp4", "--json"))
+    table = pd.read_csv(said["csv"])
+    assert table.face.tolist() == [1] * 4 + [0] * 4
+    assert said["emotions"] == table.emotion[:4].value_counts(normalize=True).to_dict()
 
 
 def test_export_writes_where_it_is_told(tmp_path, capsys):
