@@ -128,6 +128,32 @@ def test_what_is_not_there_is_one_sentence(arguments, sentence, capsys):
     assert said.out == "" and sentence in said.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["predict", ""], "PHOTO is empty: give a file, a folder or a web address."),
+        (["predict", "  "], "PHOTO is empty: give a file, a folder or a web address."),
+        (
+            ["predict", "photos", "--csv", "out"],
+            "--csv out is a folder: give a file in it, as out/answers.csv.",
+        ),
+        (["predict", "photos", "--csv", "a.csv", "--json"], "--csv writes a table and --json prints one: "),
+        (["predict", "a.jpg", "--faces"], "--faces is for a folder; in a single photo all faces are found"),
+        (["demo", "--port", "99999"], "--port 99999 is no port; give a number from 1 to 65535."),
+        (["demo", "--port", "0"], "--port 0 is no port; give a number from 1 to 65535."),
+    ],
+)
+def test_what_cannot_be_meant_is_told_before_any_work(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos", 1, ("happy",))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a.jpg").write_bytes(next(tmp_path.rglob("*.jpg")).read_bytes())
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(sentence) and said.err.count("\n") == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"photos", "out", "a.jpg"}
+
+
 def test_a_third_party_model_is_told_what_it_does_not_say(tmp_path, capsys):
     write_photos(tmp_path, 1, ("happy",))
     photo, model = next(tmp_path.rglob("*.jpg")), PROJECT / "tests/files/keras2_grey.h5"
