@@ -340,6 +340,23 @@ def test_export_writes_where_it_is_told(tmp_path, capsys):
     assert "choose from" in capsys.readouterr().err
 
 
+def test_export_compares_on_class_folders_and_leaves_the_current_folder_as_it_is(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_photos(tmp_path / "photos", 20, ("happy", "sad"))
+    ask = ["export", "keras", "--photos", "../photos", "--to", str(tmp_path)]
+    assert main(ask) == 0
+    assert "on 40 pictures; the same answer for 100.0%, accuracy" in capsys.readouterr().err
+    write_photos(tmp_path / "photos", 1, ("anger",))
+    assert main(ask) == 0
+    told = capsys.readouterr().err
+    assert "Compared without accuracy, as the model does not know anger." in told
+    assert "on 32 pictures" in told and "data" not in told
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_ctrl_c_is_no_traceback_and_exit_code_130(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:  # it takes the call and says nothing
         address = "http://{}:{}/photos.zip".format(*server.getsockname())

@@ -25,7 +25,7 @@ from emo.evaluation.calibration import (
 )
 from emo.evaluation.class_order import better_order
 from emo.evaluation.intervals import wilson
-from emo.files import files_below
+from emo.files import files_below, user_path
 from emo.inference.classifier import Classifier, load_classifier, store_temperature
 from emo.inference.predictor import Predictor
 from emo.paths import EMO_MINI, Paths, is_fetched
@@ -193,7 +193,7 @@ def evaluate(
     them; `temperature` is what `fit_temperature` gave for other photos. Raises UserError where the classes
     are not the model's, a manifest lacks a column, or no photo can be read.
     """
-    manifest = photos if isinstance(photos, pd.DataFrame) else _labelled_folder(Path(photos).expanduser())
+    manifest = photos if isinstance(photos, pd.DataFrame) else labelled_folder(photos)
     if not {"path", "label"} <= set(manifest):
         raise UserError("A table of photos needs the columns path and label.")
     if fault := _unknown_labels(manifest.label, classifier):
@@ -221,7 +221,9 @@ def _unknown_labels(labels: Iterable[str], classifier: Predictor) -> str:
     return ""
 
 
-def _labelled_folder(folder: Path) -> pd.DataFrame:
+def labelled_folder(folder: str | Path) -> pd.DataFrame:
+    """The photos in a folder with a sub-folder per class: path, label. UserError where there are none."""
+    folder = user_path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give one that holds a sub-folder per class.")
     photos = _in_class_folders(folder)
@@ -266,7 +268,7 @@ def _find_labelled(
         place = Path(folder).expanduser()
         known = {paths.train: Split.TRAIN, paths.train_aug: Split.TRAIN, paths.val: Split.VAL}
         inside = [split for part, split in known.items() if place.resolve().is_relative_to(part.resolve())]
-        return _labelled_folder(place), inside[0] if inside else Split.TEST
+        return labelled_folder(place), inside[0] if inside else Split.TEST
     trained = _in_class_folders(paths.train)
     if _unknown_labels(trained.label, classifier):
         return trained, Split.TRAIN  # before they are split, which may take minutes
