@@ -49,7 +49,8 @@ class Report:
     `label`, and the `source` where the photos are of several datasets. `split` is what the photos are to the
     model, None where that is not known. `calibrated_ece` is the calibration error at `temperature`,
     `without_duplicates` the report on the photos that have no duplicate in training; each is None where it
-    was not asked for. `names_assumed` tells that the model's file does not name its classes.
+    was not asked for. `all_duplicates`: every photo has one, which leaves none for that report.
+    `names_assumed` tells that the model's file does not name its classes.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Report:
     predictions: pd.DataFrame
     without_duplicates: Report | None
     names_assumed: bool = False
+    all_duplicates: bool = False
 
     def __str__(self) -> str:
         calibrated = ""
@@ -86,6 +88,8 @@ class Report:
             )
         elif rest:
             figures.append("none has a duplicate in training")
+        elif self.all_duplicates:
+            figures.append("every photo has a duplicate in training")
         lines = (" · ".join(figures), self.source_note, self.split_note, self.order_note)
         return "\n".join(filter(None, lines))
 
@@ -375,6 +379,7 @@ def report(
     predictions = predictions[predictions.emotion.notna()].reset_index(drop=True)
     if predictions.empty:
         raise UserError("Not one of these photos could be read; give others to evaluate.")
+    rest = None if leaked is None else _without(predictions, leaked)
     hits = int((predictions.label == predictions.emotion).sum())
     present = [name for name in names if (predictions.label == name).any()]
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -401,23 +406,16 @@ def report(
             confusion_matrix(predictions.label, predictions.emotion, labels=names), index=names, columns=names
         ),
         predictions=predictions,
-        without_duplicates=None
-        if leaked is None
-        else report(_without(predictions, leaked), names, model=model),
+        without_duplicates=None if rest is None or rest.empty else report(rest, names, model=model),
         names_assumed=names_assumed,
+        all_duplicates=rest is not None and rest.empty,
     )
 
 
 def _without(predictions: pd.DataFrame, leaked: Iterable[str | Path]) -> pd.DataFrame:
     """The rows whose photo has no duplicate in training."""
     leaked = set(map(_absolute, leaked))
-    rest = predictions[~predictions.path.map(_absolute).isin(leaked)]
-    if rest.empty:
-        raise UserError(
-            f"All {len(predictions):,} photos have a duplicate in training, which leaves none to judge the "
-            "model by; test on other photos, or leave out `leaked`."
-        )
-    return rest
+    return predictions[~predictions.path.map(_absolute).isin(leaked)]
 
 
 def _absolute(path: str | Path) -> str:

@@ -102,7 +102,9 @@ def _to_json(report: Report, made: dict) -> str:
     """Figures first, indented; then the answers, a line per photo."""
     document = {"schema": SCHEMA, **made, **figures(report)}
     table = report.predictions.assign(path=shown_paths(report.predictions.path))
-    if rest := report.without_duplicates:
+    if report.all_duplicates:
+        table.insert(1, "duplicate", True)
+    elif rest := report.without_duplicates:
         table.insert(1, "duplicate", ~report.predictions.path.isin(rest.predictions.path))
     rows = (json.dumps(row, ensure_ascii=False) for row in table.to_numpy(object).tolist())
     document["columns"] = list(table.columns)
@@ -113,6 +115,7 @@ def _to_json(report: Report, made: dict) -> str:
 def figures(report: Report) -> dict:
     """Every figure of a report by its name in the JSON file, ready for `json.dumps`; no photo's answer."""
     rest, by_source = report.without_duplicates, report.by_source
+    none_left = {"photos": 0, "accuracy": None, "interval": None} if report.all_duplicates else None
     return {
         "model": report.model,
         "split": report.split.title if report.split else "",
@@ -124,7 +127,7 @@ def figures(report: Report) -> dict:
         "ece": report.ece,
         "temperature": report.temperature,
         "calibrated_ece": report.calibrated_ece,
-        "without_duplicates": rest and _accuracy(rest),
+        "without_duplicates": _accuracy(rest) if rest else none_left,
         "by_source": None if by_source is None else by_source.to_dict("index"),
         "per_class": report.per_class.to_dict("index"),
         "confusion": report.confusion.to_numpy().tolist(),

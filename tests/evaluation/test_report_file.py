@@ -199,6 +199,17 @@ def test_json_reads_back_as_the_same_report(made, tmp_path):
     assert str(read_report(save_report(again, tmp_path).with_suffix(".json"))) == str(made)
 
 
+def test_photos_that_all_have_a_duplicate_are_told_and_read_back(made, tmp_path):
+    known = report(made.predictions, NAMES, model="a.h5", leaked=made.predictions.path)
+    page = save_report(known, tmp_path)
+    text = read(page).text
+    assert "Every photo has a duplicate in training" in text and f"{made.accuracy:.1%}" in text
+    again = read_report(page.with_suffix(".json"))
+    assert str(again) == str(known) and "every photo has a duplicate in training" in str(again)
+    saved = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert saved["without_duplicates"] == {"photos": 0, "accuracy": None, "interval": None}
+
+
 def test_figures_by_dataset_are_on_the_page_and_read_back(tmp_path):
     table = random_answers(60).assign(path=[f"test/{n}.jpg" for n in range(60)])
     table.insert(2, "source", ["fer2013", "<b>own</b>"] * 30)
