@@ -287,11 +287,40 @@ def test_evaluate_measures_the_newest_model_of_the_photos_project(tmp_path, caps
         os.utime(root / "model" / name, (number, number))
     for folder in ("faces/data", "faces"):
         assert here(capsys, "evaluate", folder).startswith("mine.h5 on test photos: accuracy ")
-    assert here(capsys, "evaluate", "faces/data/test").startswith("mine.h5: accuracy ")
+    assert here(capsys, "evaluate", "faces/data/test").startswith("mine.h5 on test photos: accuracy ")
     said = here(capsys, "evaluate", "faces/data", "--json")
     assert next(iter(json.loads(said).items())) == ("model", "mine.h5")
-    for asked in (["others"], ["faces/data/test", "--model", "emo_mini"]):
-        assert here(capsys, "evaluate", *asked).startswith("emo_mini.h5: accuracy ")
+    said = here(capsys, "evaluate", "faces/data/test", "--model", "emo_mini")
+    assert said.startswith("emo_mini.h5 on test photos: accuracy ")
+    assert here(capsys, "evaluate", "others").startswith("emo_mini.h5: accuracy ")
+
+
+def test_evaluate_says_of_a_folder_in_data_what_its_photos_are_to_the_models(tmp_path, capsys):
+    data = tmp_path / "faces/data"
+    for number, split in enumerate(("train", "val", "test")):
+        write_photos(data / split, 5, ("happy", "sad"), seed=number)
+    shutil.copy(data / "train/sad/sad_000.jpg", data / "test/sad/copy.jpg")
+    said = here(capsys, "evaluate", data / "train")
+    assert said.startswith("emo_mini.h5 on training photos: ") and "has seen these photos" in said
+    assert "duplicate" not in said  # of themselves
+    said = here(capsys, "evaluate", data / "val")
+    assert said.startswith("emo_mini.h5 on validation photos: ") and "chose the best epoch" in said
+    assert "none has a duplicate in training" in said
+    said = here(capsys, "evaluate", data / "test")
+    assert "on test photos: " in said and "without the 1 with a duplicate in training: accuracy" in said
+    write_photos(data / "mine", 2, ("happy",), seed=7)
+    assert "duplicate" not in here(capsys, "evaluate", data / "mine")  # nobody has looked for any
+
+
+def test_evaluate_takes_data_with_nothing_but_photos_to_test_on(tmp_path, capsys):
+    write_photos(tmp_path / "faces/data/test", 3, ("happy", "sad"))
+    for folder in ("faces", "faces/data", "faces/data/test"):
+        said = here(capsys, "evaluate", tmp_path / folder)
+        assert said.startswith("emo_mini.h5 on test photos: ") and "6 photos" in said
+    assert [file.name for file in (tmp_path / "faces").iterdir()] == ["data"]
+    (tmp_path / "faces/data").rename(tmp_path / "faces/photos")
+    assert main(["evaluate", str(tmp_path / "faces/photos")]) == 2
+    assert "holds a folder test and no classes; give the folder to test on" in capsys.readouterr().err
 
 
 def write_video(path: Path, count: int) -> None:

@@ -451,6 +451,8 @@ def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str |
     trained = _in_class_folders(paths.train)
     if _unknown_labels(trained.label, classifier):
         return None  # a model of other photos
+    if not (paths.experiments.exists() or paths.experiments_csv.exists()):
+        return None  # and no table is begun
     held_out = set(_held_out(trained, paths).path.map(_absolute))
     tested = set(report.predictions.path.map(_absolute))
     if not tested & held_out:
