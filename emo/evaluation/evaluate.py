@@ -342,8 +342,8 @@ def report_on(
     """`evaluate`, with duplicates and temperature taken from the project's `data/`; logs test figures.
 
     `photos` and `split` are what `labelled_photos` gave; None where there are no photos. With `leaks` those
-    that have a duplicate in training are counted apart; photos to test on get their temperature from the
-    validation photos.
+    that have a duplicate in training are counted apart, but not among those to train on; photos to test on
+    get their temperature from the validation photos.
     """
     if photos.empty:
         return None
@@ -352,7 +352,7 @@ def report_on(
         classifier,
         photos,
         split=split,
-        leaked=leaked_photos(paths) if leaks else None,
+        leaked=leaked_photos(paths) if leaks and split is not Split.TRAIN else None,
         temperature=validation_temperature(classifier, paths) if tested else None,
     )
     if tested:

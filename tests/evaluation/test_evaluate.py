@@ -423,6 +423,11 @@ def test_photos_of_other_labels_are_told_and_what_needs_none_goes_on(classifier,
     assert report_on(classifier, photos, split, dataset, leaks=False).temperature is None
 
 
+def test_photos_to_train_on_are_not_said_to_have_no_duplicate_in_training(classifier, dataset):
+    made = report_on(classifier, *labelled_photos(dataset.train, classifier, dataset), dataset)
+    assert made.split is Split.TRAIN and "duplicate" not in str(made)
+
+
 def test_a_report_on_photos_that_the_model_knows_says_so():
     table = random_answers(9)
     told = {split: str(report(table, NAMES, split=split)) for split in (None, *Split)}
