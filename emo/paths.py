@@ -1,5 +1,6 @@
 """Every folder and file name of the project, once."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from filecmp import cmp
@@ -174,6 +175,22 @@ def get_paths(root: str | Path = ".", results: str | Path | None = None) -> Path
     if paths.decisions != paths.data:
         _keep_with_results(paths)
     return paths
+
+
+def project_of(folder: str | Path) -> Paths | None:
+    """The project that a folder belongs to: the one that holds `data/`, or lies below it; None for others.
+
+    A `data/` is a project's where it has photos to train, validate or test on, or `model/` beside it. Nothing
+    is made.
+    """
+    folder = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 -- a linked folder stays in data/
+    for data in (folder / "data", folder, *folder.parents):
+        paths = Paths(data.parent.resolve(), data.parent.resolve())
+        if data.name == "data" and any(
+            part.is_dir() for part in (paths.train, paths.val, paths.test, paths.model)
+        ):
+            return paths
+    return None
 
 
 def _keep_with_results(paths: Paths) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
@@ -45,6 +46,12 @@ def random_answers(count: int, seed: int = 0, names=tuple(COLORS), skill: float 
     truth = rng.integers(len(names), size=count)
     logits = rng.normal(0, 1.5, (count, len(names))) + skill * np.eye(len(names))[truth]
     return answers([names[place] for place in truth], softmax(2 * logits, axis=1), names)
+
+
+def write_metadata(file: Path, metadata) -> None:
+    """What the `.h5` then says of itself: a text, most often JSON, or what else HDF5 takes."""
+    with h5py.File(file, "a") as h5:
+        h5.attrs["emo_classificator"] = metadata
 
 
 def scene(seed: int, size: int = 120) -> Image.Image:

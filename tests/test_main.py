@@ -128,6 +128,32 @@ def test_what_is_not_there_is_one_sentence(arguments, sentence, capsys):
     assert said.out == "" and sentence in said.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["predict", ""], "PHOTO is empty: give a file, a folder or a web address."),
+        (["predict", "  "], "PHOTO is empty: give a file, a folder or a web address."),
+        (
+            ["predict", "photos", "--csv", "out"],
+            "--csv out is a folder: give a file in it, as out/answers.csv.",
+        ),
+        (["predict", "photos", "--csv", "a.csv", "--json"], "--csv writes a table and --json prints one: "),
+        (["predict", "a.jpg", "--faces"], "--faces is for a folder; in a single photo all faces are found"),
+        (["demo", "--port", "99999"], "--port 99999 is no port; give a number from 1 to 65535."),
+        (["demo", "--port", "0"], "--port 0 is no port; give a number from 1 to 65535."),
+    ],
+)
+def test_what_cannot_be_meant_is_told_before_any_work(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos", 1, ("happy",))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a.jpg").write_bytes(next(tmp_path.rglob("*.jpg")).read_bytes())
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(sentence) and said.err.count("\n") == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"photos", "out", "a.jpg"}
+
+
 def test_a_third_party_model_is_told_what_it_does_not_say(tmp_path, capsys):
     write_photos(tmp_path, 1, ("happy",))
     photo, model = next(tmp_path.rglob("*.jpg")), PROJECT / "tests/files/keras2_grey.h5"
@@ -261,11 +287,40 @@ def test_evaluate_measures_the_newest_model_of_the_photos_project(tmp_path, caps
         os.utime(root / "model" / name, (number, number))
     for folder in ("faces/data", "faces"):
         assert here(capsys, "evaluate", folder).startswith("mine.h5 on test photos: accuracy ")
-    assert here(capsys, "evaluate", "faces/data/test").startswith("mine.h5: accuracy ")
+    assert here(capsys, "evaluate", "faces/data/test").startswith("mine.h5 on test photos: accuracy ")
     said = here(capsys, "evaluate", "faces/data", "--json")
     assert next(iter(json.loads(said).items())) == ("model", "mine.h5")
-    for asked in (["others"], ["faces/data/test", "--model", "emo_mini"]):
-        assert here(capsys, "evaluate", *asked).startswith("emo_mini.h5: accuracy ")
+    said = here(capsys, "evaluate", "faces/data/test", "--model", "emo_mini")
+    assert said.startswith("emo_mini.h5 on test photos: accuracy ")
+    assert here(capsys, "evaluate", "others").startswith("emo_mini.h5: accuracy ")
+
+
+def test_evaluate_says_of_a_folder_in_data_what_its_photos_are_to_the_models(tmp_path, capsys):
+    data = tmp_path / "faces/data"
+    for number, split in enumerate(("train", "val", "test")):
+        write_photos(data / split, 5, ("happy", "sad"), seed=number)
+    shutil.copy(data / "train/sad/sad_000.jpg", data / "test/sad/copy.jpg")
+    said = here(capsys, "evaluate", data / "train")
+    assert said.startswith("emo_mini.h5 on training photos: ") and "has seen these photos" in said
+    assert "duplicate" not in said  # of themselves
+    said = here(capsys, "evaluate", data / "val")
+    assert said.startswith("emo_mini.h5 on validation photos: ") and "chose the best epoch" in said
+    assert "none has a duplicate in training" in said
+    said = here(capsys, "evaluate", data / "test")
+    assert "on test photos: " in said and "without the 1 with a duplicate in training: accuracy" in said
+    write_photos(data / "mine", 2, ("happy",), seed=7)
+    assert "duplicate" not in here(capsys, "evaluate", data / "mine")  # nobody has looked for any
+
+
+def test_evaluate_takes_data_with_nothing_but_photos_to_test_on(tmp_path, capsys):
+    write_photos(tmp_path / "faces/data/test", 3, ("happy", "sad"))
+    for folder in ("faces", "faces/data", "faces/data/test"):
+        said = here(capsys, "evaluate", tmp_path / folder)
+        assert said.startswith("emo_mini.h5 on test photos: ") and "6 photos" in said
+    assert [file.name for file in (tmp_path / "faces").iterdir()] == ["data"]
+    (tmp_path / "faces/data").rename(tmp_path / "faces/photos")
+    assert main(["evaluate", str(tmp_path / "faces/photos")]) == 2
+    assert "holds a folder test and no classes; give the folder to test on" in capsys.readouterr().err
 
 
 def write_video(path: Path, count: int) -> None:
@@ -280,8 +335,20 @@ def test_video_prints_where_the_copy_and_the_table_are(tmp_path, capsys):
     copy, table = here(capsys, "video", tmp_path / "video.mp4").splitlines()
     assert Path(copy).stat().st_size and len(pd.read_csv(table)) == 6
     said = json.loads(here(capsys, "video", tmp_path / "video.mp4", "--json"))
-    assert said["rows"] == 6 and sum(said["emotions"].values()) == pytest.approx(1)
+    assert said["rows"] == 6 and said["emotions"] == {}  # no frame has a face
     assert said["csv"] == str(tmp_path / "video_emotions_2.csv")
+
+
+def test_video_counts_the_emotions_of_faces_and_not_of_frames_without_one(tmp_path, capsys):
+    portrait = np.asarray(hopper(size=(700, 700))[0].resize((200, 200)))[:, :, ::-1]
+    written = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 4, (200, 200))
+    for number in range(8):  # at 4 frames per second faces are looked for in each
+        written.write(portrait if number < 4 else np.full((200, 200, 3), 128, np.uint8))
+    written.release()
+    said = json.loads(here(capsys, "video", tmp_path / "v.mp4", "--json"))
+    table = pd.read_csv(said["csv"])
+    assert table.face.tolist() == [1] * 4 + [0] * 4
+    assert said["emotions"] == table.emotion[:4].value_counts(normalize=True).to_dict()
 
 
 def test_export_writes_where_it_is_told(tmp_path, capsys):
@@ -300,6 +367,23 @@ def test_export_writes_where_it_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["export", "floppy"])
     assert "choose from" in capsys.readouterr().err
+
+
+def test_export_compares_on_class_folders_and_leaves_the_current_folder_as_it_is(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_photos(tmp_path / "photos", 20, ("happy", "sad"))
+    ask = ["export", "keras", "--photos", "../photos", "--to", str(tmp_path)]
+    assert main(ask) == 0
+    assert "on 40 pictures; the same answer for 100.0%, accuracy" in capsys.readouterr().err
+    write_photos(tmp_path / "photos", 1, ("anger",))
+    assert main(ask) == 0
+    told = capsys.readouterr().err
+    assert "Compared without accuracy, as the model does not know anger." in told
+    assert "on 32 pictures" in told and "data" not in told
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_ctrl_c_is_no_traceback_and_exit_code_130(tmp_path):

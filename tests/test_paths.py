@@ -6,7 +6,7 @@ import types
 import pytest
 
 from emo.environment import results_folder
-from emo.paths import PROJECT_ROOT, get_paths
+from emo.paths import PROJECT_ROOT, get_paths, project_of
 
 
 def decided_names(paths):
@@ -77,3 +77,20 @@ def test_without_drive_what_vanishes_is_named(colab, tmp_path, capsys):
     assert results_folder(tmp_path, False) == tmp_path
     told = capsys.readouterr().out
     assert all(word in told for word in ("VANISH", "model/", "experiments.xlsx", "data/*.csv"))
+
+
+def test_the_project_of_a_folder_is_that_of_the_data_in_it_or_above_it(tmp_path):
+    photos = tmp_path / "faces/data/test/happy"
+    photos.mkdir(parents=True)
+    for folder in (tmp_path / "faces", tmp_path / "faces/data", photos, photos / "../../train"):
+        project = project_of(folder)
+        assert (project.root, project.results) == (tmp_path / "faces", tmp_path / "faces")
+    (tmp_path / "disk/sad").mkdir(parents=True)
+    (tmp_path / "faces/data/val").symlink_to(tmp_path / "disk")
+    assert project_of(tmp_path / "faces/data/val").root == tmp_path / "faces"
+    (tmp_path / "other/data/photos").mkdir(parents=True)  # a folder that is called so
+    for folder in (tmp_path, tmp_path / "disk", tmp_path / "other/data/photos"):
+        assert project_of(folder) is None
+    (tmp_path / "other/model").mkdir()
+    assert project_of(tmp_path / "other/data/photos").root == tmp_path / "other"
+    assert not (tmp_path / "faces/model").exists()

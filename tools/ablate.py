@@ -56,7 +56,7 @@ COLORS = {"better": GOOD, "worse": BAD}
 class Ablation:
     """A recipe on so many photos to train on and to validate on: what makes it small, and its variants.
 
-    `variants` has a dict an ingredient.
+    `variants` has a dict per ingredient.
     """
 
     photos: int
@@ -105,7 +105,7 @@ ABLATIONS = {
             {"taught by emo_mini": {"teacher": TEACHER, "teacher_weight": 0.5}},
         ),
     ),
-    # at full length, on all photos of FER2013: some two minutes a run on an H100, five hours on two cores
+    # at full length, on all photos of FER2013: some two minutes per run on an H100, five hours on two cores
     "finetune_strong": Ablation(
         photos=28_709,
         base={
@@ -171,7 +171,7 @@ def choose(variants: list[Variant], only: Sequence[str]) -> list[Variant]:
 
 
 def prepare_photos(dataset: str, count: int, paths: Paths) -> None:
-    """The data set, of which `count` photos a split stay, each class with its share; once."""
+    """The dataset, of which `count` photos per split stay, each class with its share; once."""
     fetch_dataset(dataset, paths)
     if not paths.split.exists():
         photos = scan_splits(paths)
@@ -250,7 +250,7 @@ def is_clear(variant: Variant, variants: list[Variant], seed: int, logged: dict[
 
 
 def summarize(variants: list[Variant], seeds: Sequence[int], paths: Paths) -> pd.DataFrame:
-    """A row a variant that has run: name, accuracies (percent, a seed each), mean, difference and verdict.
+    """A row per variant that has run: name, accuracies (percent, one per seed), mean, difference and verdict.
 
     "noise" is where the seeds' ranges of the variant and of its base overlap, else it is "better" or "worse";
     so is what has one seed, and is CLEAR points from the base's run of that seed. `difference` is between
@@ -307,7 +307,7 @@ def report(summary: pd.DataFrame, seeds: int) -> str:
 
 
 def plot(summary: pd.DataFrame) -> Figure:
-    """A panel a recipe: a dot a seed, a mark at the mean, the base as a line over the band of its seeds."""
+    """A panel per recipe: a dot per seed, a mark at the mean, the base as a line over its seeds' band."""
     recipes = summary.groupby(summary["variant"].map(lambda variant: variant.recipe), sort=False)
     longest = recipes.size().max()
     size = (6 * len(recipes), 0.36 * longest + 1.8)

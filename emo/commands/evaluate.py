@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emo.commands.shared import add_json, add_model, as_json, open_model
 from emo.errors import UserError
 from emo.files import user_path
-from emo.paths import get_paths
+from emo.paths import Paths, project_of
+
+if TYPE_CHECKING:
+    from emo.evaluation.evaluate import Report
+    from emo.inference.classifier import Classifier
 
 
 def add(commands) -> None:
@@ -45,9 +50,10 @@ def run(chosen: argparse.Namespace) -> str:
     from emo.evaluation.report_file import figures, save_report
 
     folder = user_path(chosen.folder)
+    project = project_of(folder)
     if chosen.model is None:
-        chosen.model = _newest_beside(folder)
-    report = _measured(folder, open_model(chosen))
+        chosen.model = _newest_in(project)
+    report = _measured(folder, open_model(chosen), project)
     page = save_report(report, chosen.report) if chosen.report else None
     if chosen.json:
         return as_json(figures(report) | ({"report": page} if page else {}))
@@ -57,34 +63,31 @@ def run(chosen: argparse.Namespace) -> str:
     return "\n\n".join(filter(None, (told, table, page and str(page))))
 
 
-def _newest_beside(folder: Path) -> str | Path:
-    """The newest model of the project that the photos belong to; `emo_mini` for others."""
+def _newest_in(project: Paths | None) -> str | Path:
+    """The newest model of the project; `emo_mini` without one."""
     from emo.inference.classifier import find_model
 
-    folder = folder.resolve()
-    for data in (folder / "data", folder, *folder.parents):
-        models = data.parent / "model"
-        if data.name == "data" and data.is_dir() and models.is_dir():
-            return find_model("", models)
-    return "emo_mini"
+    return find_model("", project.model) if project and project.model.is_dir() else "emo_mini"
 
 
-def _measured(folder: Path, classifier):
-    """The report on class folders, or on what a project holds out."""
+def _measured(folder: Path, classifier: Classifier, project: Paths | None) -> Report:
+    """The report on what a project holds out, on a folder in its `data/`, or on class folders elsewhere."""
     from emo.evaluation.evaluate import evaluate, labelled_photos, report_on
 
-    if (folder / "data" / "train").is_dir():
-        folder /= "data"
-    if not (folder / "train").is_dir():
+    if project is None:
+        for split in ("train", "val", "test"):
+            if (folder / split).is_dir():
+                raise UserError(
+                    f"{folder} holds a folder {split} and no classes; give the folder to test on, such as "
+                    f"{folder / 'test'}, or fetch it with `emo prepare`."
+                )
         return evaluate(classifier, folder)
-    if folder.resolve().name != "data":
-        raise UserError(
-            f"{folder} holds a folder train and no classes; give the folder to test on, such as "
-            f"{folder / 'test'}, or fetch it with `emo prepare`."
-        )
-    paths = get_paths(folder.resolve().parent)
-    photos, split = labelled_photos("", classifier, paths)
-    report = report_on(classifier, photos, split, paths)
+    place = folder.resolve()
+    whole = place in (project.root, project.data.resolve())
+    photos, split = labelled_photos("" if whole else folder, classifier, project)
+    # those of data/split.csv are known by their duplicates, other folders in data/ are not
+    known = whole or any(place.is_relative_to(part.resolve()) for part in (project.val, project.test))
+    report = report_on(classifier, photos, split, project, leaks=known)
     if report is None:  # it was said why
         raise UserError(f"Nothing was measured in {folder}.")
     return report

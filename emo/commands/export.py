@@ -8,7 +8,6 @@ from pathlib import Path
 
 from emo.commands.shared import add_json, add_model, as_json, open_model
 from emo.errors import UserError
-from emo.paths import get_paths
 
 
 class _Formats:
@@ -59,10 +58,13 @@ def run(chosen: argparse.Namespace) -> str:
 
     classifier, photos = open_model(chosen), chosen.photos
     if photos and any(Path(photos, name).is_dir() for name in classifier.class_names):
-        from emo.evaluation.evaluate import labelled_photos
+        from emo.evaluation.evaluate import labelled_folder
 
-        labelled, _ = labelled_photos(photos, classifier, get_paths())
-        photos = labelled if len(labelled) else photos
+        labelled = labelled_folder(photos)
+        if unknown := sorted(set(labelled.label) - set(classifier.class_names)):
+            print(f"Compared without accuracy, as the model does not know {', '.join(unknown)}.")
+        else:
+            photos = labelled
     written = export_model(classifier, chosen.format, chosen.to, photos, chosen.calibrate_on)
     if not chosen.json:
         return str(written.path)

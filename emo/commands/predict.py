@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emo.commands.quick import import_keras
 from emo.commands.shared import add_json, add_model, open_model
+from emo.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ def add(commands) -> None:
 
 def run(chosen: argparse.Namespace) -> str:
     """A table of the answers, or the path of the CSV."""
+    _check(chosen)
     table = _answers(chosen)
     if chosen.csv:
         from emo.files import write_bytes
@@ -44,6 +46,20 @@ def run(chosen: argparse.Namespace) -> str:
         return table.to_json(orient="records", force_ascii=False)
     shown = table[table.columns[: list(table.columns).index("confidence") + 1]]
     return shown.to_string(index=False, float_format="{:.3f}".format)
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Raises UserError, before the long imports, for what cannot be meant."""
+    if not chosen.photo.strip():  # pathlib would take it for the current folder
+        raise UserError("PHOTO is empty: give a file, a folder or a web address.")
+    if chosen.csv and chosen.csv.is_dir():
+        raise UserError(
+            f"--csv {chosen.csv} is a folder: give a file in it, as {chosen.csv / 'answers.csv'}."
+        )
+    if chosen.csv and chosen.json:
+        raise UserError("--csv writes a table and --json prints one: choose one of them.")
+    if chosen.faces and ("://" in chosen.photo or Path(chosen.photo).is_file()):
+        raise UserError("--faces is for a folder; in a single photo all faces are found without it.")
 
 
 def _answers(chosen: argparse.Namespace) -> pd.DataFrame:

@@ -28,5 +28,6 @@ def run(chosen: argparse.Namespace) -> str:
     table = classify_video(open_model(chosen), chosen.video)
     if not chosen.json:
         return f"{table.attrs['copy']}\n{table.attrs['csv']}"
-    shares = table.emotion.value_counts(normalize=True).round(4).to_dict()
+    faces = table[table.face > 0]  # 0: the whole frame answered, as it shows no face
+    shares = faces.emotion.value_counts(normalize=True).round(4).to_dict()
     return as_json({**table.attrs, "rows": len(table), "emotions": shares})

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: the same photo twice, in two classes, in training and in test."""
+"""What is wrong with a dataset: the same photo twice, in two classes, in training and in test."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

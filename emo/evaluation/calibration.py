@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,8 @@ def fit_temperature(predictions: pd.DataFrame) -> float:
     """The temperature that makes the labels of *validation* photos likeliest; above 1: it was too sure.
 
     Dividing log-probabilities by it (`apply_temperature`) changes confidences, never answers. Guo et al.
-    2017, section 4.2. Within 0.05–20. Raises UserError for a table without labels or without rows.
+    2017, section 4.2. Within 0.05–20. Raises UserError for a table without labels or without rows, and for
+    labels that are no class.
     """
     if "label" not in predictions:
         raise UserError("A temperature needs labelled photos: fit it on evaluate(…).predictions.")
@@ -61,6 +63,9 @@ def fit_temperature(predictions: pd.DataFrame) -> float:
     if predictions.empty:
         raise UserError("There is no readable photo to fit the temperature on; give validation photos.")
     names, logs = _log_probabilities(predictions)
+    if unknown := sorted(set(predictions.label) - set(names), key=str):
+        told = ", ".join(map(str, unknown))
+        raise UserError(f"The photos are labelled {told}, but the classes are {', '.join(names)}.")
     truth = np.arange(len(logs)), names.get_indexer(predictions.label)
 
     def loss(log_temperature: float) -> float:
@@ -73,7 +78,7 @@ def fit_temperature(predictions: pd.DataFrame) -> float:
 
 def apply_temperature(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
     """A copy with calibrated confidence and class columns, for `Classifier.predict`'s table as well."""
-    if not temperature > 0:
+    if not (isinstance(temperature, Real) and temperature > 0):
         raise UserError(f"temperature={temperature!r} must be a number above 0; fit_temperature gives one.")
     names, logs = _log_probabilities(predictions)
     probabilities = np.exp(log_softmax(logs / temperature, axis=1))
@@ -86,6 +91,7 @@ def apply_temperature(predictions: pd.DataFrame, temperature: float) -> pd.DataF
 def _log_probabilities(predictions: pd.DataFrame) -> tuple[pd.Index, np.ndarray]:
     """The classes, and (n, classes) of their natural logarithms; NaN for a photo that was not read."""
     names = predictions.columns[list(predictions.columns).index("confidence") + 1 :]
+    names = names.drop(["label", "source"], errors="ignore")  # where somebody has added them at the end
     return names, np.log(np.maximum(predictions[names].to_numpy(float), TINY))
 
 

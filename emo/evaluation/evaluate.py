@@ -25,7 +25,7 @@ from emo.evaluation.calibration import (
 )
 from emo.evaluation.class_order import better_order
 from emo.evaluation.intervals import wilson
-from emo.files import files_below
+from emo.files import files_below, user_path
 from emo.inference.classifier import Classifier, load_classifier, store_temperature
 from emo.inference.predictor import Predictor
 from emo.paths import EMO_MINI, Paths, is_fetched
@@ -49,7 +49,8 @@ class Report:
     `label`, and the `source` where the photos are of several datasets. `split` is what the photos are to the
     model, None where that is not known. `calibrated_ece` is the calibration error at `temperature`,
     `without_duplicates` the report on the photos that have no duplicate in training; each is None where it
-    was not asked for. `names_assumed` tells that the model's file does not name its classes.
+    was not asked for. `all_duplicates`: every photo has one, which leaves none for that report.
+    `names_assumed` tells that the model's file does not name its classes.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Report:
     predictions: pd.DataFrame
     without_duplicates: Report | None
     names_assumed: bool = False
+    all_duplicates: bool = False
 
     def __str__(self) -> str:
         calibrated = ""
@@ -86,6 +88,8 @@ class Report:
             )
         elif rest:
             figures.append("none has a duplicate in training")
+        elif self.all_duplicates:
+            figures.append("every photo has a duplicate in training")
         lines = (" · ".join(figures), self.source_note, self.split_note, self.order_note)
         return "\n".join(filter(None, lines))
 
@@ -133,9 +137,9 @@ class Report:
             return ""
         accuracy = np.trace(self.confusion.set_axis(names, axis=1)[list(self.confusion)]) / self.photos
         return (
-            f"The model's outputs seem to stand for other classes than assumed: class_names={names} gives "
-            f"{accuracy:.1%} on these photos instead of {self.accuracy:.1%}; open it with "
-            "load_classifier(path, class_names=…)."
+            f"The model's outputs seem to stand for other classes than assumed: the names in the order "
+            f"{', '.join(names)} give {accuracy:.1%} on these photos instead of {self.accuracy:.1%}; open it "
+            "with the class names in that order."
         )
 
     @property
@@ -189,11 +193,13 @@ def evaluate(
     """Accuracy, F1, confusion, calibration and more on labelled photos.
 
     `photos` is a folder with a sub-folder per class, or a manifest (path, label, and source where they are of
-    several datasets). `leaked` are the paths that
-    have a duplicate in training, as `emo.leaked_photos` gives them; `temperature` is what `fit_temperature`
-    gave for other photos. Raises UserError where the classes are not the model's, or no photo can be read.
+    several datasets). `leaked` are the paths that have a duplicate in training, as `emo.leaked_photos` gives
+    them; `temperature` is what `fit_temperature` gave for other photos. Raises UserError where the classes
+    are not the model's, a manifest lacks a column, or no photo can be read.
     """
-    manifest = photos if isinstance(photos, pd.DataFrame) else _labelled_folder(Path(photos).expanduser())
+    manifest = photos if isinstance(photos, pd.DataFrame) else labelled_folder(photos)
+    if not {"path", "label"} <= set(manifest):
+        raise UserError("A table of photos needs the columns path and label.")
     if fault := _unknown_labels(manifest.label, classifier):
         raise UserError(f"{fault}; rename the class folders or choose another model.")
     predictions = classifier.predict(list(manifest.path))
@@ -219,7 +225,9 @@ def _unknown_labels(labels: Iterable[str], classifier: Predictor) -> str:
     return ""
 
 
-def _labelled_folder(folder: Path) -> pd.DataFrame:
+def labelled_folder(folder: str | Path) -> pd.DataFrame:
+    """The photos in a folder with a sub-folder per class: path, label. UserError where there are none."""
+    folder = user_path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give one that holds a sub-folder per class.")
     photos = _in_class_folders(folder)
@@ -247,7 +255,8 @@ def labelled_photos(
     photos, split = _find_labelled(folder, classifier, paths)
     if fault := _unknown_labels(photos.label, classifier):
         print(
-            f"{fault}: it is not measured on them. Give a folder of photos with its labels, or another model."
+            f"{fault}, so it is not evaluated on them. Give a folder labelled with its classes, or another "
+            "model."
         )
     elif len(photos):
         return photos, split
@@ -263,7 +272,7 @@ def _find_labelled(
         place = Path(folder).expanduser()
         known = {paths.train: Split.TRAIN, paths.train_aug: Split.TRAIN, paths.val: Split.VAL}
         inside = [split for part, split in known.items() if place.resolve().is_relative_to(part.resolve())]
-        return _labelled_folder(place), inside[0] if inside else Split.TEST
+        return labelled_folder(place), inside[0] if inside else Split.TEST
     trained = _in_class_folders(paths.train)
     if _unknown_labels(trained.label, classifier):
         return trained, Split.TRAIN  # before they are split, which may take minutes
@@ -330,10 +339,11 @@ def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
 def report_on(
     classifier: Predictor, photos: pd.DataFrame, split: Split | None, paths: Paths, *, leaks: bool = True
 ) -> Report | None:
-    """`evaluate` with all that `data/` tells, and its figures logged; None where there are no photos.
+    """`evaluate`, with duplicates and temperature taken from the project's `data/`; logs test figures.
 
-    `photos` and `split` are what `labelled_photos` gave. With `leaks` those are counted apart that have
-    a duplicate in training; photos to test on get their temperature from the validation photos.
+    `photos` and `split` are what `labelled_photos` gave; None where there are no photos. With `leaks` those
+    that have a duplicate in training are counted apart, but not among those to train on; photos to test on
+    get their temperature from the validation photos.
     """
     if photos.empty:
         return None
@@ -342,7 +352,7 @@ def report_on(
         classifier,
         photos,
         split=split,
-        leaked=leaked_photos(paths) if leaks else None,
+        leaked=leaked_photos(paths) if leaks and split is not Split.TRAIN else None,
         temperature=validation_temperature(classifier, paths) if tested else None,
     )
     if tested:
@@ -369,6 +379,7 @@ def report(
     predictions = predictions[predictions.emotion.notna()].reset_index(drop=True)
     if predictions.empty:
         raise UserError("Not one of these photos could be read; give others to evaluate.")
+    rest = None if leaked is None else _without(predictions, leaked)
     hits = int((predictions.label == predictions.emotion).sum())
     present = [name for name in names if (predictions.label == name).any()]
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -395,23 +406,16 @@ def report(
             confusion_matrix(predictions.label, predictions.emotion, labels=names), index=names, columns=names
         ),
         predictions=predictions,
-        without_duplicates=None
-        if leaked is None
-        else report(_without(predictions, leaked), names, model=model),
+        without_duplicates=None if rest is None or rest.empty else report(rest, names, model=model),
         names_assumed=names_assumed,
+        all_duplicates=rest is not None and rest.empty,
     )
 
 
 def _without(predictions: pd.DataFrame, leaked: Iterable[str | Path]) -> pd.DataFrame:
     """The rows whose photo has no duplicate in training."""
     leaked = set(map(_absolute, leaked))
-    rest = predictions[~predictions.path.map(_absolute).isin(leaked)]
-    if rest.empty:
-        raise UserError(
-            f"All {len(predictions):,} photos have a duplicate in training, which leaves none to judge the "
-            "model by; test on other photos, or leave out `leaked`."
-        )
-    return rest
+    return predictions[~predictions.path.map(_absolute).isin(leaked)]
 
 
 def _absolute(path: str | Path) -> str:
@@ -447,6 +451,8 @@ def log_test(report: Report, classifier: Predictor, paths: Paths) -> int | str |
     trained = _in_class_folders(paths.train)
     if _unknown_labels(trained.label, classifier):
         return None  # a model of other photos
+    if not (paths.experiments.exists() or paths.experiments_csv.exists()):
+        return None  # and no table is begun
     held_out = set(_held_out(trained, paths).path.map(_absolute))
     tested = set(report.predictions.path.map(_absolute))
     if not tested & held_out:

@@ -49,8 +49,10 @@ def save_report(report: Report, folder: str | Path, photos: int = 24) -> Path:
     `photos` of the surest mistakes are shown in the HTML; 0 where faces must not be handed on. The JSON holds
     every answer, and files by their path below the photos' folder alone. A report of that model with the same
     answers for the same photos is replaced; any other is kept, and the new pair gets the next free number in
-    its name. Both files are written, or neither.
+    its name. Both files are written, or neither. Raises UserError for `photos` below 0.
     """
+    if photos < 0:  # which head() would take for all but so many: faces that are not to be shown
+        raise UserError(f"photos={photos} must be 0 or more; 0 shows none.")
     folder = Path(folder).expanduser()
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,9 @@ def _to_json(report: Report, made: dict) -> str:
     """Figures first, indented; then the answers, a line per photo."""
     document = {"schema": SCHEMA, **made, **figures(report)}
     table = report.predictions.assign(path=shown_paths(report.predictions.path))
-    if rest := report.without_duplicates:
+    if report.all_duplicates:
+        table.insert(1, "duplicate", True)
+    elif rest := report.without_duplicates:
         table.insert(1, "duplicate", ~report.predictions.path.isin(rest.predictions.path))
     rows = (json.dumps(row, ensure_ascii=False) for row in table.to_numpy(object).tolist())
     document["columns"] = list(table.columns)
@@ -111,6 +115,7 @@ def _to_json(report: Report, made: dict) -> str:
 def figures(report: Report) -> dict:
     """Every figure of a report by its name in the JSON file, ready for `json.dumps`; no photo's answer."""
     rest, by_source = report.without_duplicates, report.by_source
+    none_left = {"photos": 0, "accuracy": None, "interval": None} if report.all_duplicates else None
     return {
         "model": report.model,
         "split": report.split.title if report.split else "",
@@ -122,7 +127,7 @@ def figures(report: Report) -> dict:
         "ece": report.ece,
         "temperature": report.temperature,
         "calibrated_ece": report.calibrated_ece,
-        "without_duplicates": rest and _accuracy(rest),
+        "without_duplicates": _accuracy(rest) if rest else none_left,
         "by_source": None if by_source is None else by_source.to_dict("index"),
         "per_class": report.per_class.to_dict("index"),
         "confusion": report.confusion.to_numpy().tolist(),

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from emo.data.geometry import Crop
 from emo.errors import UserError
-from emo.inference.classifier import Classifier
+from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.predictor import Predictor
 
 
 class Ensemble(Predictor):
     """The mean of its members' probabilities.
 
-    Members may differ in backbone and image size; their classes must be the same, in any order. A file that
-    is given twice counts once, and that is said. Raises UserError for no members, or members of different
-    classes.
+    Members are classifiers, or paths that `load_classifier` opens. They may differ in backbone and image
+    size; their classes must be the same, in any order. A file that is given twice counts once, and that is
+    said. Raises UserError for no members, or members of different classes.
     """
 
-    def __init__(self, members: Sequence[Predictor]):
-        self.members, self.metadata = tuple(_without_repetition(members)), {}
+    def __init__(self, members: Sequence[Predictor | str | Path]):
+        if isinstance(members, (str, Path, Predictor)):
+            members = [members]
+        opened = [each if isinstance(each, Predictor) else load_classifier(each) for each in members]
+        self.members, self.metadata = tuple(_without_repetition(opened)), {}
         if not self.members:
             raise UserError("An ensemble needs members: give a list of classifiers.")
         first = self.members[0]

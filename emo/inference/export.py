@@ -46,7 +46,7 @@ INPUT, OUTPUT = "rgb_0_255", "probabilities"
 CLASS_NAMES = "class_names.txt"  # as in data/: one per line, in the order of the outputs
 TOLERANCE = 1e-3  # of a probability: what float32 in another order of operations stays far below
 CHECKED = 32  # pictures at most, where no labels say how many of them are right
-CALIBRATION = 200  # photos at most: TensorFlow's guide asks for some hundred
+CALIBRATION = 200  # photos at most: TensorFlow's guide asks for a few hundred
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,13 @@ def export_model(
     LiteRT keeps its associated files, and in a SavedModel's `assets`; JSON in ONNX's metadata "class_names".
 
     "tflite_int8" is the same in whole numbers of 8 bits inside: a quarter of the size, and for some photos
-    another answer. `calibration`, training photos as `predict` takes them, shows it the numbers' ranges.
+    another answer. `calibration`, training photos as `predict` takes them or in a table with a column `path`,
+    such as `training_manifests(paths)[0]`, shows it the numbers' ranges.
     "keras" is what plain Keras opens, and `load_classifier`; what the `.h5` says of itself is in it, no flip.
 
     `path`: by default beside the model's file, of one from the Hub in the current folder; in a folder that
     is there, the name it would have beside it; where something has that name already, a number is added.
-    `photos` to compare on are what `predict` takes, its first 32, or a table of `path` and `label`, all of
+    `photos` to compare on are what `predict` takes, 32 of them, or a table of `path` and `label`, all of
     it; by default random ones. What cannot be read of them or of `calibration` is left out, and counted.
     Raises UserError for an ensemble, another kind, a package that is missing, photos none of which can be
     read, and probabilities that differ by more than 0.001 where they are not of 8 bits: then no file is left.
@@ -104,7 +105,7 @@ def export_model(
     if kind == "tflite_int8" and calibration is None:
         raise UserError(
             "Export to tflite_int8 is calibrated: pass calibration=, a folder or list of training photos, "
-            "some hundred of all classes."
+            "a few hundred, from all classes."
         )
     if kind != "tflite_int8" and calibration is not None:
         raise UserError(
@@ -163,12 +164,12 @@ def _both(classifier: Classifier, plain: Callable, exported: Callable, photos) -
     if isinstance(photos, pd.DataFrame):
         if not {"path", "label"} <= set(photos) or not set(photos.label) <= set(classifier.class_names):
             raise UserError(
-                "Photos in a table are to have the columns path and label, with the model's classes."
+                "A table of photos needs the columns path and label; labels must be the model's classes."
             )
         labels = photos.label.map(classifier.class_names.index).to_numpy()
         sources = as_sources(list(photos.path))
     elif photos is not None:
-        sources = as_sources(photos)[:CHECKED]
+        sources = _some(photos, CHECKED)
     else:
         sources = [*_pictures(classifier)]
         faces = [None] * len(sources)  # and none is looked for
@@ -187,12 +188,18 @@ def _both(classifier: Classifier, plain: Callable, exported: Callable, photos) -
 
 
 def _calibration(classifier: Classifier, photos) -> np.ndarray:
-    """Some of them, from first to last, as a folder lists one class after the other: float32."""
-    sources = as_sources(list(photos.path) if isinstance(photos, pd.DataFrame) else photos)
-    places = np.linspace(0, len(sources) - 1, min(len(sources), CALIBRATION)).astype(int)
-    loaded = classifier.load([sources[place] for place in places])
-    _tell_left_out(len(loaded.unreadable), len(places), "calibrate")
+    """Some of them as float32."""
+    sources = _some(list(photos.path) if isinstance(photos, pd.DataFrame) else photos, CALIBRATION)
+    loaded = classifier.load(sources)
+    _tell_left_out(len(loaded.unreadable), len(sources), "calibrate")
     return _readable(loaded)
+
+
+def _some(photos, count: int) -> list:
+    """At most so many of them, evenly from first to last: a folder lists one class after the other."""
+    sources = as_sources(photos)
+    places = np.linspace(0, len(sources) - 1, min(len(sources), count)).astype(int)
+    return [sources[place] for place in places]
 
 
 def _readable(loaded: Loaded) -> np.ndarray:

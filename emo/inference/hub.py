@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from emo.errors import UserError
 from emo.files import user_path
+from emo.inference.card_seal import read_card
 from emo.models.loading import SavedModel, read_model
 from emo.models.saved_file import CONFIG, WEIGHTS
 
@@ -25,12 +26,11 @@ SUM = re.compile(r"^([0-9a-f]{64}) [ *](.+)$", re.MULTILINE)
 LISTED = 8  # models that a message names
 TAGS = ["emotion-recognition", "facial-expression-recognition", "emo_classificator"]
 PROJECT = "https://github.com/emo-classificator/emo_classificator"
-# what a card of `write_card` says of data and results
-SOURCE = re.compile(r"^Fetched from (.+?)(?: on [\d-]{10})?(?:, SHA-256 .*)?\.$", re.MULTILINE)
-RESULTS = re.compile(
-    r"^On [\d,]+ (?:(?P<split>\w+) )?photos?\b.*: accuracy \*\*(?P<accuracy>[\d.]+)%\*\* .*"
-    r"balanced accuracy (?P<balanced>[\d.]+)%, macro F1 (?P<f1>[\d.]+)\.$",
-    re.MULTILINE,
+# the figures of a card that the Hub lists: (name in the card's facts, the Hub's kind of metric, title)
+METRICS = (
+    ("accuracy", "accuracy", "accuracy"),
+    ("balanced_accuracy", "accuracy", "balanced accuracy"),
+    ("macro_f1", "f1", "macro F1"),
 )
 USE = """
 ## From the Hub
@@ -62,7 +62,7 @@ def fetch(address: str | Path) -> Path:
     if not parts:
         raise UserError(
             f"{address} is no address on the Hub; write hf://owner/name or hf://owner/name/file.h5, with "
-            "@revision behind the name where it is not to be the newest."
+            "@revision behind the name for a version other than the newest."
         )
     repo, file = parts["repo"], parts["file"]
     revision = parts["revision"] and unquote(parts["revision"])
@@ -97,8 +97,9 @@ def push(
     In one commit: the file; its learning curve (`.png`) where it lies beside it; README.md, which is its card
     (`.md`, of `write_card`) with the header that the Hub reads; and its SHA-256, beside those of other files
     there. `license` is one that the Hub names, such as "cc-by-nc-4.0"; `dataset` is what it was trained on,
-    by default what the card says. Where other models lie there, its address ends in its file's name.
-    Raises UserError for what is no model, without a token that may write there, and without a network.
+    by default what the card says. The Hub lists the card's results where they are this very file's. Where
+    other models lie there, its address ends in its file's name. Raises UserError for what is no model,
+    without a token that may write there, and without a network.
     """
     if not re.fullmatch(REPO, repo):
         raise UserError(
@@ -123,6 +124,8 @@ def push(
         operations = [hub.CommitOperationAdd(file, content) for file, content in files.items()]
         api.create_commit(repo, operations, commit_message=f"{name}, its card and its checksum")
     print(f'Uploaded: {", ".join(files)} to {url}; emo.load_classifier("{address}") opens it.')
+    if "README.md" in there:
+        print(f"README.md of {repo} was replaced; what it was stays among the repository's commits.")
     if others:
         print(
             f"Also there: {_named(others)}. So hf://{repo} without a file's name opens none of them, and "
@@ -165,18 +168,30 @@ def _readme(saved: SavedModel, address: str, license: str, dataset: str | None, 
     """The model's card, with the Hub's header in front, and how to open it from there."""
     path = saved.path
     card = path.with_suffix(".md")
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {path.stem}\n"
-    text = re.sub(r"\s*<!--.*?-->\s*$", "", text)  # the seal of write_card, which is for this machine
-    source = SOURCE.search(text)
-    if not dataset and source and "://" not in source[1]:  # an address is no name
-        dataset = Path(source[1]).stem.replace("\\", "")  # of Markdown
-    header = _header(path.stem, license, dataset, RESULTS.search(text))
+    text, facts, results = f"# {path.stem}\n", {}, {}
+    if card.is_file():
+        text, facts, _ = read_card(card)  # without the comment, which is for this machine
+        if fault := _fault(facts, path.name):
+            print(f"The Hub lists no results: {card.name} {fault}; write it anew with emo.write_card.")
+        else:
+            results = facts
+    source = facts.get("source")
+    if not dataset and isinstance(source, str) and "://" not in source:  # an address is no name
+        dataset = Path(source).stem
+    header = _header(path.stem, license, dataset, results)
     use = USE.format(address=address, file=path.name, sums=SUMS, project=PROJECT)
     picture = f"\n![The learning curve]({curve})\n" if curve else ""
     return f"---\n{header}\n---\n\n{text.rstrip()}\n{use}{picture}"
 
 
-def _header(name: str, license: str, dataset: str | None, results: re.Match | None) -> str:
+def _fault(facts: dict, file: str) -> str:
+    """Why the facts of a card are no results of the file; "" where they are."""
+    if not all(isinstance(facts.get(name), float) for name, *_ in METRICS):
+        return "tells none to a program, as it is older or by hand"
+    return "" if facts.get("file") == file else f"tells those of {facts.get('file') or 'another model'}"
+
+
+def _header(name: str, license: str, dataset: str | None, results: dict) -> str:
     """YAML: https://huggingface.co/docs/hub/model-cards."""
     hub = _hub()
     measured = []
@@ -185,15 +200,11 @@ def _header(name: str, license: str, dataset: str | None, results: re.Match | No
             "task_type": "image-classification",
             "dataset_name": dataset or "unnamed photos",
             "dataset_type": dataset or "imagefolder",
-            "dataset_split": results["split"],
+            "dataset_split": results.get("split"),
         }
         measured = [
-            hub.EvalResult(metric_type=kind, metric_name=title, metric_value=value, **about)
-            for kind, title, value in (
-                ("accuracy", "accuracy", round(float(results["accuracy"]) / 100, 4)),
-                ("accuracy", "balanced accuracy", round(float(results["balanced"]) / 100, 4)),
-                ("f1", "macro F1", float(results["f1"])),
-            )
+            hub.EvalResult(metric_type=kind, metric_name=title, metric_value=round(results[fact], 4), **about)
+            for fact, kind, title in METRICS
         ]
     data = hub.ModelCardData(
         license=license,
@@ -288,9 +299,7 @@ def _told(hub: ModuleType, name: str) -> Iterator[None]:
     except UserError:
         raise
     except errors.GatedRepoError:
-        raise UserError(
-            f"{name} is open only to those whom its owner lets in: ask on its page on the Hub."
-        ) from None
+        raise UserError(f"{name} is gated: request access on its page on the Hub.") from None
     except errors.RepositoryNotFoundError:
         raise UserError(
             f"There is no {name} on the Hub that you may see; check the name, and where it is private, set "

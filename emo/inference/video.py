@@ -48,13 +48,14 @@ class Chunk:
 def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
     """The emotion of every face in every frame, kept beside the video in a CSV and in an annotated copy.
 
-    A row per frame and face: frame (from 0), time (seconds), left, top, width, height (of the face, in the
-    frame's pixels), emotion, confidence, a probability per class. Faces are looked for four times per second
-    and followed in between; with no face a model that was trained without `face_margin` answers for the whole
-    frame, another gives no row. `<name>_emotions.mp4` has the video's size, frames and duration, without
-    sound: at a constant rate, the mean one, and below one per second with each frame repeated. Where it or
-    `<name>_emotions.csv` exists, both get a number; the table's `attrs` hold the paths, as "copy" and "csv".
-    Ctrl-C keeps what is done, whole. Raises UserError for what is no video that can be read.
+    A row per frame and face: frame (from 0), time (seconds), face (its number in that frame, from 1), left,
+    top, width, height (of the face, in the frame's pixels), emotion, confidence, a probability per class.
+    Faces are looked for four times per second and followed in between; with no face a model that was trained
+    without `face_margin` answers for the whole frame, as face 0, another gives no row. `<name>_emotions.mp4`
+    has the video's size, frames and duration, without sound: at a constant rate, the mean one, and below one
+    per second with each frame repeated. Where it or `<name>_emotions.csv` exists, both get a number; the
+    table's `attrs` hold the paths, as "copy" and "csv". Ctrl-C keeps what is done, whole. Raises UserError
+    for what is no video that can be read.
     """
     path = user_path(video)
     fps, total = _measure(path)
@@ -225,8 +226,8 @@ def _answers(classifier: Predictor, chunk: Chunk, found: list[list[Crop]]) -> pd
     places, pictures, crops = [], [], []
     whole = classifier.face_margin is None
     for number, time, frame, in_frame in zip(chunk.numbers, chunk.times, chunk.frames, found, strict=True):
-        for face in in_frame or ([None] if whole else []):
-            places.append((number, time, *_box(face, *frame.size)))
+        for place, face in [*enumerate(in_frame, 1)] or [(0, None)] * whole:
+            places.append((number, time, place, *_box(face, *frame.size)))
             pictures.append(frame)
             crops.append(face)
     if not pictures:
@@ -244,7 +245,7 @@ def _box(face: Crop | None, width: int, height: int) -> tuple[int, int, int, int
 
 
 def _table(places: Sequence[tuple], probabilities: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
-    where = pd.DataFrame(places, columns=["frame", "time", *BOX])
+    where = pd.DataFrame(places, columns=["frame", "time", "face", *BOX])
     return pd.concat([where, answer_table(probabilities, class_names)], axis=1)
 
 

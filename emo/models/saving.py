@@ -67,14 +67,6 @@ def _as_keras(model: keras.Model, metadata: dict) -> memoryview:
     return buffer.getbuffer()
 
 
-def write_metadata(path: Path, metadata: dict) -> None:
-    """Puts `metadata` into the `.h5` as one JSON attribute, whole or not at all."""
-    buffer = io.BytesIO(path.read_bytes())
-    with h5py.File(buffer, "r+") as file:
-        file.attrs[OURS] = json.dumps(metadata)
-    write_bytes(path, buffer.getbuffer())
-
-
 def divide_logits(path: Path, temperature: float, metadata: dict) -> None:
     """Divides what the softmax of a `.h5` of ours takes by `temperature`, and puts `metadata` into the file.
 

@@ -55,11 +55,12 @@ def log_run(row: dict, paths: Paths) -> int | str:
     """
     texts = _texts(row, paths) | {"number": ""}
 
-    def log(rows: list[Row], _waiting: Waiting) -> Row:
+    def log(rows: list[Row], waiting: Waiting) -> Row:
         found = _newest(rows, texts.get("model_file", ""))
         if found is None:
             found = Row({}, Sheet.RUNS)
             rows.append(found)
+            waiting.setdefault(_file_name(texts.get("model_file", "")), {})
         found.cells |= {key: text for key, text in texts.items() if not found.cells.get(key)}
         if not found.cells["number"]:
             found.cells["number"] = str(_next_number(rows))
@@ -253,6 +254,26 @@ def _join(lists: dict[Sheet, list[dict] | None], book: Book | None, waiting: Wai
     return rows + [row for row in left if row not in paired]
 
 
+def _from_csvs(rows: list[Row], book: Book | None, waiting: Waiting) -> list[str]:
+    """Says what the workbook gets from its CSVs: rows and cells that were deleted there, or new in a CSV.
+
+    `rows` is what `_join` made of both. What waits for the workbook is no news.
+    """
+    if not book or not book.rows:
+        return []
+    found = [
+        f"{COLUMNS.get(key, key)!r} of row {row.cells['number']}"
+        for row, seen in zip(rows, book.rows, strict=False)
+        for key, text in row.cells.items()
+        if text and seen.cells.get(key) == "" and key not in waiting.get(_model(row), {})
+    ]
+    rest = [row for row in rows[len(book.rows) :] if _model(row) not in waiting]
+    found += [f"row {row.cells.get('number', '')}" for row in rest]
+    named = ", ".join([*found[:5], *["…"] * (len(found) > 5)])
+    told = f"experiments.xlsx lacked, and gets from its CSV: {named}; to delete something, delete it in both."
+    return [told] if found else []
+
+
 def _without_moved(rows: list[Row]) -> list[Row]:
     """The CSVs' rows; one that lies in both, as a kill cut its move short, counts as moved."""
     moved = {_run(row): row for row in rows if row.sheet is Sheet.ABLATIONS and _model(row)}
@@ -359,7 +380,7 @@ def _change_locked(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None
         failed[paths.experiments] = error
     waiting = _read_waiting(paths)
     rows = _join(lists, book, waiting)
-    said = _renumber(rows)
+    said = [*_renumber(rows), *_from_csvs(rows, book, waiting)]
     result = edit(rows, waiting)
     write_workbook = not failed
     failed |= _write_csvs(rows, lists, waiting, paths)

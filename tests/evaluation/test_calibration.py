@@ -114,10 +114,23 @@ def test_photos_that_were_not_read_have_no_say():
         fit_temperature(unread)
 
 
+def test_labels_and_sources_that_were_added_at_the_end_are_no_classes():
+    table = TABLE.drop(columns="label").assign(label=TABLE.label, source="mine")
+    assert fit_temperature(table) == fit_temperature(TABLE)
+    calibrated = apply_temperature(table, 1.7)
+    pd.testing.assert_frame_equal(calibrated[TABLE.columns], apply_temperature(TABLE, 1.7))
+    assert list(calibrated.source) == ["mine"] * 400
+
+
+def test_a_label_that_is_no_class_is_told_and_not_taken_for_the_last_one():
+    with pytest.raises(UserError, match=r"labelled joy, but the classes are anger, happy, sad\.$"):
+        fit_temperature(TABLE.replace({"label": {"happy": "joy"}}))
+
+
 def test_a_temperature_without_labels_or_of_zero():
     with pytest.raises(UserError, match="needs labelled photos"):
         fit_temperature(TABLE.drop(columns="label"))
-    for wrong in (0, -1.0, float("nan")):
+    for wrong in (0, -1.0, float("nan"), "2", None):
         with pytest.raises(UserError, match="above 0"):
             apply_temperature(TABLE, wrong)
 

@@ -124,7 +124,7 @@ def misnamed_report():
 
 def test_the_report_says_it_and_shows_it_everywhere(misnamed_report, tmp_path):
     assert misnamed_report.better_order == ["happy", "anger", "sad"]
-    told = "class_names=['happy', 'anger', 'sad'] gives 100.0% on these photos instead of 33.3%"
+    told = "the names in the order happy, anger, sad give 100.0% on these photos instead of 33.3%"
     assert told in str(misnamed_report)
     page = save_report(misnamed_report, tmp_path, photos=0)
     assert told.replace("'", "&#39;") in page.read_text()

@@ -238,8 +238,9 @@ def test_without_duplicates_counts_the_other_photos_alone():
     assert report(table, NAMES).without_duplicates is None
     assert report(table, NAMES, leaked=[]).without_duplicates.photos == 5
     assert str(report(table, NAMES, leaked=[])).endswith("5 photos · none has a duplicate in training")
-    with pytest.raises(UserError, match="All 5 photos have a duplicate in training"):
-        report(table, NAMES, leaked=table.path)
+    everything = report(table, NAMES, leaked=table.path)
+    assert everything.accuracy == 0.6 and everything.without_duplicates is None
+    assert str(everything).endswith("5 photos · every photo has a duplicate in training")
 
 
 def test_photos_with_a_duplicate_in_training_are_left_out(classifier, dataset):
@@ -277,6 +278,11 @@ def test_evaluate_on_a_folder_counts_as_predict_answers(classifier, dataset):
     labels = [path.rsplit("/", 2)[1] for path in table.path]
     assert figures.photos == 12
     assert figures.accuracy == pytest.approx(np.mean(table.emotion == labels))
+
+
+def test_a_table_without_labels_is_one_sentence(classifier, dataset):
+    with pytest.raises(UserError, match=r"^A table of photos needs the columns path and label\.$"):
+        evaluate(classifier, classifier.predict(dataset.test))
 
 
 def test_folders_that_do_not_fit_the_model(classifier, tmp_path):
@@ -407,12 +413,19 @@ def test_photos_of_other_labels_are_told_and_what_needs_none_goes_on(classifier,
         photos, split = labelled_photos(folder, classifier, dataset)
         assert list(photos.columns) == ["path", "label"] and photos.empty and split is None
         said = capsys.readouterr().out
-        assert "labelled joy, but" in said and "it is not measured on them" in said and said.count("\n") == 1
+        assert (
+            "labelled joy, but" in said and "so it is not evaluated on them" in said and said.count("\n") == 1
+        )
         assert report_on(classifier, photos, split, dataset) is None
     assert not dataset.split.exists() and not dataset.class_names.exists()  # nothing was read for it
     write_photos(tmp_path / "theirs", 1)
     photos, split = labelled_photos(str(tmp_path / "theirs"), classifier, dataset)
     assert report_on(classifier, photos, split, dataset, leaks=False).temperature is None
+
+
+def test_photos_to_train_on_are_not_said_to_have_no_duplicate_in_training(classifier, dataset):
+    made = report_on(classifier, *labelled_photos(dataset.train, classifier, dataset), dataset)
+    assert made.split is Split.TRAIN and "duplicate" not in str(made)
 
 
 def test_a_report_on_photos_that_the_model_knows_says_so():

@@ -1,4 +1,7 @@
+import hashlib
+import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,12 +14,14 @@ from emo.evaluation.evaluate import report
 from emo.evaluation.model_card import write_card
 from emo.evaluation.report_file import save_report
 from emo.experiments import Experiment, get_experiment
+from emo.inference.card_seal import SEAL, read_card
 from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.ensemble import Ensemble
 from emo.inference.hub import prepare
 from emo.models.build import build_model
 from emo.models.saving import save_model
 from emo.paths import EMO_MINI, get_paths
+from emo.tracking.table import log_run
 from tests.fixtures import COLORS, answers, random_answers
 
 NAMES = tuple(COLORS)
@@ -41,6 +46,7 @@ def classifier(model, dataset) -> Classifier:
     }
     path = dataset.model / "emo_classificator_best_1_vgg16_e20_aug1_acc44.h5"
     save_model(model, path, metadata)
+    log_run({"model_file": path.name}, dataset)
     return load_classifier(path)
 
 
@@ -50,7 +56,14 @@ def made():
     return report(table, NAMES, model="a.h5", split=Split.TEST, leaked=table.path[:7], temperature=1.8)
 
 
-def test_the_hub_is_told_what_the_card_tells(classifier, dataset, made):
+@pytest.fixture
+def its_own(made, classifier):
+    """The same of this very model."""
+    return replace(made, model=classifier.path.name)
+
+
+def test_the_hub_is_told_what_the_card_tells(classifier, dataset, its_own):
+    made = its_own
     dataset.dataset_record.write_text('{"source": "/home/me/my_faces.zip", "sha256": "abc"}')
     write_card(classifier, made, dataset)
     _, header, _ = prepare(classifier.path, "me/faces")["README.md"].decode().split("---\n", 2)
@@ -64,6 +77,40 @@ def test_the_hub_is_told_what_the_card_tells(classifier, dataset, made):
         "balanced accuracy": pytest.approx(made.balanced_accuracy, abs=0.0006),
         "macro F1": pytest.approx(made.macro_f1, abs=0.0006),
     }
+
+
+def hub_header(classifier) -> dict:
+    return yaml.safe_load(prepare(classifier.path, "me/faces")["README.md"].decode().split("---\n", 2)[1])
+
+
+def test_what_the_model_reaches_with_flip_is_not_published_as_the_models(
+    classifier, dataset, its_own, capsys
+):
+    card = write_card(classifier, replace(its_own, model=f"{its_own.model} + flip"), dataset)
+    assert "model-index" not in hub_header(classifier)
+    assert f"The Hub lists no results: {card.name} tells those of {its_own.model} + flip; write it anew" in (
+        capsys.readouterr().out
+    )
+    write_card(classifier, its_own, dataset)
+    assert "model-index" in hub_header(classifier) and capsys.readouterr().out == ""
+
+
+def test_an_older_card_publishes_no_results_and_is_replaced(classifier, dataset, its_own, capsys):
+    card = write_card(classifier, its_own, dataset)
+    new = card.read_bytes()
+    text = read_card(card).text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    card.write_text(f"{text}\n\n{SEAL}{digest} -->\n", encoding="utf-8")
+    assert "model-index" not in hub_header(classifier)
+    assert f"{card.name} tells none to a program, as it is older or by hand;" in capsys.readouterr().out
+    assert write_card(classifier, its_own, dataset) == card and card.read_bytes() == new
+
+
+def test_the_name_of_a_source_cannot_end_the_comment(classifier, dataset, its_own):
+    dataset.dataset_record.write_text(json.dumps({"source": "/home/me/a --> <script>.zip"}))
+    card = write_card(classifier, its_own, dataset)
+    assert card.read_text("utf-8").count("-->") == 1 + read_card(card).text.count("-->")
+    assert read_card(card).facts["source"] == "a --> <script>.zip" and not read_card(card).edited
 
 
 def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, made):
@@ -88,7 +135,7 @@ def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, ma
         f"Calibration error {made.ece:.3f}",
         f"by 1.80 makes that {made.calibrated_ece:.3f}",
         f"| 50.0% | {made.coverage.threshold[0.5]:.1%} | {made.coverage.accuracy[0.5]:.1%} |",
-        "with the seed 42",
+        "drawn class by class; duplicates stay on one side",
         "## Limits",
         "## Responsible use",
         "AI Act, Art. 5(1)(f)",
@@ -116,6 +163,25 @@ def test_the_split_is_told_from_what_lies_in_data(classifier, dataset, made):
     split.to_csv(dataset.data / "split.csv", index=False, sep=";")  # as a European Excel saves it
     text = write_card(classifier, made, dataset).read_text(encoding="utf-8")
     assert "By `data/split.csv`: 2 train, 1 val photos." in text
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_data_that_did_not_train_the_model_is_not_taken_for_its_own(
+    classifier, dataset, made, tmp_path, ours
+):
+    dataset.dataset_record.write_text('{"source": "mine.zip"}')
+    metadata = classifier.metadata | {"date": "2026-11-23T10:00:01"} if ours else {}
+    foreign = Classifier(classifier.model, NAMES, metadata, tmp_path / "fetched.h5")
+    text = write_card(foreign, made, dataset).read_text(encoding="utf-8")
+    said = "No run in this project's table saved it" if ours else "Trained elsewhere"
+    assert f"## Data\n\n{said}; its data is not known here.\n\n## Split\n\nNot known here.\n" in text
+    assert "mine.zip" not in text and "| all |" not in text and "\n\n\n" not in text
+
+
+def test_a_renamed_copy_is_known_by_when_its_run_began(classifier, dataset, made):
+    log_run({"model_file": "emo_classificator_best_261123100000_vgg16_e20_aug1_acc44.h5"}, dataset)
+    renamed = Classifier(classifier.model, NAMES, classifier.metadata, dataset.model / "mine.h5")
+    assert "| all | 36 | 12 |" in write_card(renamed, made, dataset).read_text(encoding="utf-8")
 
 
 def test_a_model_from_elsewhere_has_its_card_where_its_report_is(classifier, dataset, made, tmp_path):

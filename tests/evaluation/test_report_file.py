@@ -70,6 +70,7 @@ def test_the_page_shows_every_figure(made, tmp_path):
         "right for 33.3% of these photos",
         "Without the 1 that have a duplicate",
         f"{made.without_duplicates.accuracy:.1%}",
+        *("Confusion matrix", "Calibration and coverage", "Most confident mistakes"),
         *NAMES,
     ):
         assert said in page.text
@@ -86,6 +87,12 @@ def test_the_page_shows_the_surest_mistakes_small(made, tmp_path):
     np.testing.assert_allclose(np.asarray(first).mean(axis=(0, 1)), expected, atol=12)
     assert len(read(save_report(made, tmp_path, photos=3)).images("jpeg")) == 3
     assert read(save_report(made, tmp_path, photos=0)).images("jpeg") == []
+
+
+def test_fewer_than_no_photos_show_no_face(made, tmp_path):
+    with pytest.raises(UserError, match=r"photos=-1 must be 0 or more; 0 shows none\."):
+        save_report(made, tmp_path / "reports", photos=-1)
+    assert not (tmp_path / "reports").exists()
 
 
 def test_a_report_without_its_photos_or_without_mistakes_is_whole(tmp_path):
@@ -190,6 +197,17 @@ def test_json_reads_back_as_the_same_report(made, tmp_path):
     assert compare(again, made).difference == 0
     # and once more, though its photos are now known by a relative path alone
     assert str(read_report(save_report(again, tmp_path).with_suffix(".json"))) == str(made)
+
+
+def test_photos_that_all_have_a_duplicate_are_told_and_read_back(made, tmp_path):
+    known = report(made.predictions, NAMES, model="a.h5", leaked=made.predictions.path)
+    page = save_report(known, tmp_path)
+    text = read(page).text
+    assert "Every photo has a duplicate in training" in text and f"{made.accuracy:.1%}" in text
+    again = read_report(page.with_suffix(".json"))
+    assert str(again) == str(known) and "every photo has a duplicate in training" in str(again)
+    saved = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert saved["without_duplicates"] == {"photos": 0, "accuracy": None, "interval": None}
 
 
 def test_figures_by_dataset_are_on_the_page_and_read_back(tmp_path):

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import keras
@@ -9,8 +10,9 @@ from PIL import Image
 from emo.errors import UserError
 from emo.evaluation.evaluate import evaluate
 from emo.inference import predictor
-from emo.inference.classifier import Classifier
+from emo.inference.classifier import Classifier, load_classifier
 from emo.inference.ensemble import Ensemble
+from emo.paths import EMO_MINI
 
 NAMES = ("anger", "happy", "sad")
 
@@ -55,6 +57,16 @@ def test_flip_is_the_mean_over_the_picture_and_its_flip(sided):
         assert (table.emotion[0], table.confidence[0]) == ("left", pytest.approx(0.7))
     assert sided.name == "sided.h5"  # it stays as it was
     assert repr(sided.with_flip()).startswith("sided.h5 + flip: 2 classes")
+
+
+def test_members_may_be_given_as_files(tmp_path):
+    copied = shutil.copy(EMO_MINI, tmp_path / "mine.h5")
+    ensemble = Ensemble([EMO_MINI, str(copied)])
+    assert ensemble.name == "mean of 2: emo_mini.h5, mine.h5"
+    assert ensemble.class_names == load_classifier(EMO_MINI).class_names
+    assert Ensemble(str(copied)).name == "mean of 1: mine.h5"
+    with pytest.raises(UserError, match=r"gone\.h5"):
+        Ensemble([EMO_MINI, tmp_path / "gone.h5"])
 
 
 def test_an_ensemble_gives_the_mean_of_its_members():

@@ -135,6 +135,18 @@ def test_what_plain_keras_opens_knows_what_the_h5_knows(tmp_path, photos, capsys
     np.testing.assert_allclose(again.probabilities(photos), classifier.probabilities(photos), atol=1e-6)
 
 
+def test_pictures_to_compare_on_are_drawn_from_the_whole_folder(classifier, photos, tmp_path, capsys):
+    for name in ("anger", "happy"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(32):
+            file = tmp_path / "photos" / name / f"{number:02d}.png"
+            Image.fromarray(photos[0].astype(np.uint8)).save(file)
+            if name == "anger":
+                file.write_bytes(b"no picture")
+    export_model(classifier, "keras", photos=tmp_path / "photos")
+    assert "16 of 32 photos to compare on cannot be read" in capsys.readouterr().out
+
+
 def test_eight_bits_are_calibrated_on_photos_and_judged_by_labels(classifier, photos, tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -214,7 +226,9 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(classifier, tmp_path, mon
         export_model(classifier, "tflite_int8")
     with pytest.raises(UserError, match=r"^Export to tflite is not calibrated, .* leave out calibration=\.$"):
         export_model(classifier, "tflite", calibration=[np.zeros((32, 32, 3), np.uint8)])
-    with pytest.raises(UserError, match="the columns path and label, with the model's classes"):
+    with pytest.raises(
+        UserError, match="needs the columns path and label; labels must be the model's classes"
+    ):
         export_model(classifier, "keras", photos=pd.DataFrame({"path": ["a.jpg"], "label": ["joy"]}))
     with pytest.raises(UserError, match="each of its members"):
         export_model(Ensemble([classifier]), "tflite")

@@ -50,7 +50,8 @@ def model(tmp_path) -> Path:
     """A `.h5` of `train` with a card and a curve beside it."""
     folder = tmp_path / "model"
     folder.mkdir()
-    shutil.copy(EMO_MINI.with_suffix(".md"), folder / "faces.md")
+    card = EMO_MINI.with_suffix(".md").read_text(encoding="utf-8")
+    (folder / "faces.md").write_text(card.replace("emo_mini.h5", "faces.h5"), encoding="utf-8")
     shutil.copy(EMO_MINI.with_suffix(".png"), folder / "faces.png")
     return Path(shutil.copy(DATA / "newer_keras.h5", folder / "faces.h5"))
 
@@ -143,6 +144,7 @@ def test_an_older_revision(hub, model):
 
 def test_a_second_model_is_told_by_its_file_and_the_first_keeps_its_checksum(hub, model, capsys):
     push(model, "owner/faces")
+    assert "was replaced" not in capsys.readouterr().out
     sums = hub.files("owner/faces")["SHA256SUMS"]
     hub.commit("owner/faces", {"SHA256SUMS": sums + b"0" * 64 + b"  gone.h5\n"})
     other = Path(shutil.copy(EMO_MINI, model.with_name("other.h5")))
@@ -151,6 +153,7 @@ def test_a_second_model_is_told_by_its_file_and_the_first_keeps_its_checksum(hub
         push(other, "owner/faces")
         told = capsys.readouterr().out
         assert f'emo.load_classifier("{ADDRESS}/other.h5") opens it' in told
+        assert "README.md of owner/faces was replaced; what it was stays among" in told
         assert f"Also there: faces.h5. So {ADDRESS} without a file's name opens none of them" in told
         files = hub.files("owner/faces")
         assert f'emo.load_classifier("{ADDRESS}/other.h5")' in files["README.md"].decode()

@@ -19,7 +19,7 @@ from emo.inference.classifier import Classifier
 from emo.inference.video import classify_video
 
 NAMES = ("dark", "bright", "ярко")
-COLUMNS = ["frame", "time", "left", "top", "width", "height", "emotion", "confidence", *NAMES]
+COLUMNS = ["frame", "time", "face", "left", "top", "width", "height", "emotion", "confidence", *NAMES]
 SIZE, FPS, COUNT = (320, 240), 12, 30
 PORTRAIT = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB")
 FACE = (0.515, 0.36)  # where its middle is in the portrait, seen by eye
@@ -70,7 +70,7 @@ def classified(tmp_path_factory):
 def test_every_frame_has_its_face_time_and_emotion(classified):
     _, lefts, table = classified
     assert list(table.columns) == COLUMNS
-    assert list(table.frame) == list(range(COUNT))
+    assert list(table.frame) == list(range(COUNT)) and set(table.face) == {1}
     np.testing.assert_allclose(table.time, np.arange(COUNT) / FPS, atol=0.002)
     middle = table.left + table.width / 2, table.top + table.height / 2
     np.testing.assert_allclose(middle[0], np.array(lefts) + FACE[0] * 140, atol=12)
@@ -117,6 +117,7 @@ def test_without_a_face_the_whole_frame_or_nothing(tmp_path):
     write_video(tmp_path / "empty.mp4", count=5, face=False)
     table = classify_video(classifier(), tmp_path / "empty.mp4")
     assert table[["left", "top", "width", "height"]].to_numpy().tolist() == [[0, 0, *SIZE]] * 5
+    assert set(table.face) == {0}
     cropping = classifier({"experiment": {"face_margin": 0.3}})
     table = classify_video(cropping, tmp_path / "empty.mp4")
     assert list(table.columns) == COLUMNS and len(table) == 0

@@ -250,6 +250,28 @@ def test_a_csv_edited_by_hand_reaches_the_workbook(paths):
     assert sheet_of(paths).cell(1, len(COLUMNS) + 1).value == "Мои заметки"
 
 
+def test_what_was_deleted_in_the_workbook_alone_comes_back_and_is_told(paths, capsys):
+    for name in ("a.h5", "b.h5"):
+        log_run({"model_file": name, "comment": f"of {name}"}, paths)
+    log_run({"model_file": "c.h5"}, paths)
+    assert capsys.readouterr().out == ""
+
+    def delete(book):
+        book.active.cell(13, PLACE["comment"]).value = None  # row 13: below the headings and eleven others
+        book.active.delete_rows(14)
+
+    edit_book(paths, delete)
+    update_run("c.h5", {"macro_f1": 0.5}, paths)
+    told = capsys.readouterr().out
+    assert told == (
+        "experiments.xlsx lacked, and gets from its CSV: 'Комментарий / Comment' of row 13, row 14; to "
+        "delete something, delete it in both.\n"
+    )
+    assert [row["comment"] for row in book_rows(paths)[-3:]].count("of b.h5") == 1
+    update_run("c.h5", {"macro_f1": 0.6}, paths)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_workbook_from_elsewhere_overwrites_no_run(paths):
     log_run({"model_file": "model/here.h5", "val_accuracy": 40}, paths)
     written = paths.experiments_csv.read_bytes()
@@ -290,7 +312,10 @@ def test_a_csv_from_a_russian_excel_keeps_what_was_edited_there(paths, encoding,
     write_csv(paths.experiments_csv, typed, ";", encoding)
 
     assert log_run({}, paths) == 21
-    assert capsys.readouterr().out == ""
+    told = capsys.readouterr().out
+    assert (
+        told.startswith("experiments.xlsx lacked, and gets from its CSV: ") and "of row 13, row 20;" in told
+    )
     assert paths.experiments_csv.read_bytes().startswith(b"number,date,base_model,")
     mine, his = csv_rows(paths)[-3:-1]
     assert (mine["test_accuracy"], mine["val_accuracy"], mine["macro_f1"]) == ("50.25", "54.3", "0.319")

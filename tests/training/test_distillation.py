@@ -14,7 +14,7 @@ from emo.experiments import Experiment
 from emo.inference.classifier import load_classifier
 from emo.models.augmentation import augmentation
 from emo.models.build import build_model
-from emo.models.saving import read_metadata, write_metadata
+from emo.models.saving import read_metadata
 from emo.paths import get_paths
 from emo.training.batches import Batches
 from emo.training.checkpoint import run_key
@@ -23,7 +23,7 @@ from emo.training.optimizer import build_loss
 from emo.training.plan import prepare_run
 from emo.training.train import train
 from emo.training.trainer import Trainer
-from tests.fixtures import COLORS, write_photos
+from tests.fixtures import COLORS, write_metadata, write_photos
 
 NAMES = tuple(COLORS)
 TINY = Experiment(
@@ -120,7 +120,7 @@ def test_a_teacher_without_class_names_is_refused(teacher, tmp_path):
     file, paths = teacher
     nameless = tmp_path / "nameless.h5"
     nameless.write_bytes(file.read_bytes())
-    write_metadata(nameless, {})
+    write_metadata(nameless, "{}")
     assert read_metadata(nameless) == {}
     experiment = dataclasses.replace(TINY, teacher=str(nameless), teacher_weight=0.5)
     with pytest.raises(UserError, match="classes that it does not name"):

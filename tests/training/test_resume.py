@@ -21,14 +21,14 @@ import tests.tiny  # noqa: F401 -- a backbone
 from emo.data.split import training_manifests
 from emo.errors import UserError
 from emo.experiments import Experiment
-from emo.models.saving import read_metadata, write_metadata
+from emo.models.saving import read_metadata
 from emo.paths import get_paths
 from emo.tracking.table import read_table
 from emo.training import async_writer, checkpoint, plan, recorder
 from emo.training.checkpoint import Progress, find_states
 from emo.training.recorder import Recorder
 from emo.training.train import train
-from tests.fixtures import write_photos
+from tests.fixtures import write_metadata, write_photos
 from tests.training.kills import Trainings, changes, is_the_end
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -247,7 +247,7 @@ def test_a_run_that_came_to_its_end_but_not_into_the_table_is_done_again(killed,
 def test_a_model_that_never_reached_the_disk_is_not_taken_for_the_best(killed):
     """Where the disk refused the model, it may have taken the state behind it."""
     (model,) = killed.model.glob("*_running.h5")
-    write_metadata(model, read_metadata(model) | {"val_accuracy": 0.0})
+    write_metadata(model, json.dumps(read_metadata(model) | {"val_accuracy": 0.0}))
     for state in killed.model.glob("*_running.state?.npz"):
         changed_progress(state, best=1.0)
     run = train(RUN, killed)

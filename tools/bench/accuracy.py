@@ -1,6 +1,6 @@
 """What speed costs in accuracy: `python -m tools.bench.accuracy --dataset ZIP --weights FILE`.
 
-Trains experiment 9 on some photos of a data set, on several seeds: as it is, with each number of `views`
+Trains experiment 9 on some photos of a dataset, on several seeds: as it is, with each number of `views`
 and, where --precision names one, in that precision. Prints the validation accuracies of each and the
 difference. All train on the same photos, drawn once; those of a `val` folder validate, else a fifth of each
 class.
@@ -31,7 +31,7 @@ def draw_photos(source: Path, target: Path, count: int) -> None:
 
 
 def fetch_some(dataset: str, paths: Paths, train_count: int, val_count: int) -> None:
-    """Some of the data set's photos to train on and, where it has a `val` folder, some to validate on."""
+    """Some of the dataset's photos to train on and, where it has a `val` folder, some to validate on."""
     with tempfile.TemporaryDirectory(dir=paths.root) as folder:
         whole = get_paths(folder)
         fetch_dataset(dataset, whole)

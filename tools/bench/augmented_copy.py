@@ -22,7 +22,7 @@ from emo.training.train import train
 COPIES = 2
 WAYS = {
     "on the fly": {"augment": True},
-    f"{COPIES} copies a photo": {"augment": False, "use_augmented_copy": True},
+    f"{COPIES} copies per photo": {"augment": False, "use_augmented_copy": True},
     f"cached, views={COPIES}": {"augment": True, "views": COPIES},
 }
 
@@ -48,7 +48,7 @@ def main() -> None:
                 {
                     "augmentation": way,
                     f"seconds, {epochs} epochs": round(time.monotonic() - started),
-                    "photos an epoch": photos * (1 + COPIES if copied else 1),
+                    "photos per epoch": photos * (1 + COPIES if copied else 1),
                     "MB on disk": round(
                         sum(file.stat().st_size for file in Path(kept).rglob("*.*")) / 1e6, 1
                     ),

@@ -2,7 +2,7 @@
 
 DIR holds photos that a face fills, such as FER2013's test photos. Each is laid on a photo without faces, at
 several sizes and angles; printed are how many faces are found in their place, how far the angle is off from
-the one found at 0°, and the photos a second; then the false alarms in parts of photos without faces.
+the one found at 0°, and the photos per second; then the false alarms in parts of photos without faces.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
     find_faces(faces[:1])  # loads the detector
 
     found, seconds = measure([(face, face.width / 2, face.height / 2) for face in faces], faces[0].width)
-    print(f"as they are: {len(found) / len(faces):.1%} found, {len(faces) / seconds:.0f} photos a second")
+    print(f"as they are: {len(found) / len(faces):.1%} found, {len(faces) / seconds:.0f} photos per second")
     level = None
     for side, angle in VIEWS:
         found, seconds = measure([on_background(face, side, angle) for face in faces], side)
@@ -64,7 +64,7 @@ def main() -> None:
         off = ((found.angle - angle - level + 180) % 360 - 180).abs().dropna()
         print(
             f"{side:3} px, {angle:3}°: {len(found) / len(faces):.1%} found, angle off by {off.median():.1f}° "
-            f"(90% within {off.quantile(0.9):.1f}°), {len(faces) / seconds:.0f} photos a second"
+            f"(90% within {off.quantile(0.9):.1f}°), {len(faces) / seconds:.0f} photos per second"
         )
     empty = []
     for _ in faces:

@@ -1,17 +1,16 @@
 """What 8 bits cost and gain: `python -m tools.bench.int8 --train DIR --test DIR`.
 
-DIR holds a folder of photos a class. The model is written for LiteRT in float32 and in 8 bits, calibrated on
-photos of `--train`; printed are size, ms per photo, and the accuracy of each on the photos of `--test`.
+DIR holds a folder of photos per class. The model is written for LiteRT in float32 and in 8 bits, calibrated
+on photos of `--train`; printed are size, ms per photo, and the accuracy of each on the photos of `--test`.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-from emo.evaluation.evaluate import labelled_photos
+from emo.evaluation.evaluate import labelled_folder
 from emo.inference.classifier import find_model, load_classifier
 from emo.inference.export import export_model, export_table
-from emo.paths import get_paths
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     chosen = options.parse_args()
     classifier = load_classifier(find_model(chosen.model, Path("model")))
     with tempfile.TemporaryDirectory() as folder:
-        photos, _ = labelled_photos(chosen.test, classifier, get_paths(folder))
+        photos = labelled_folder(chosen.test)
         exports = [
             export_model(classifier, "tflite", Path(folder, "float32.tflite"), photos),
             export_model(classifier, "tflite_int8", Path(folder, "int8.tflite"), photos, chosen.train),

@@ -2,8 +2,8 @@
 
 Flips 5% of the training labels at random, ranks all labels by doubt and prints how many flips are among the
 first 5, 10 and 20%. Then a person is played who looks at the first 10% and puts the flipped ones right: one
-experiment is trained and logged with the labels as given, flipped and mended, on three seeds each. The data
-set must have a `val` folder, whose labels stay. Photos, features and runs stay in DIR, for the next time.
+experiment is trained and logged with the labels as given, flipped and repaired, on three seeds each. The
+dataset must have a `val` folder, whose labels stay. Photos, features and runs stay in DIR, for the next time.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
     for name, labels in {
         "as given": photos["label"],
         "flipped": flipped,
-        "flipped, then mended": flipped.where(~looked_at, photos["label"]),
+        "flipped, then repaired": flipped.where(~looked_at, photos["label"]),
     }.items():
         write_relabel(photos, labels, paths)
         accuracies = [100 * train(replace(experiment, seed=seed), paths).val_accuracy for seed in SEEDS]

@@ -1,6 +1,6 @@
 """Which recipe for how many photos? `python -m tools.bench.small_data --dataset ZIP --start FILE`.
 
-Trains recipes on 200, 500, … photos of a data set, drawn once, from a start of the recipe to its end, a fifth
+Trains recipes on 200, 500, … photos of a dataset, drawn once, from a start of the recipe to its end, a fifth
 of the photos validating. Prints the accuracy on 2,000 others that no run has seen, with its 95% interval, and
 the minutes that training took. With --folder, what is finished is kept there and a later call goes on.
 """
@@ -38,7 +38,7 @@ def link_photos(files: list[Path], folder: Path) -> None:
 def projects(dataset: str, counts: list[int], folder: Path) -> dict[int, Paths]:
     """A project per number of training photos; all have the same test photos, and larger ones the smaller.
 
-    Raises UserError where the data set has too few photos.
+    Raises UserError where the dataset has too few photos.
     """
     whole = get_paths(folder / "whole")
     if not whole.train.is_dir():

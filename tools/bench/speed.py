@@ -1,7 +1,7 @@
 """make bench: how fast training is, compared with the alternatives, each pair in one run and in turn.
 
 Prints a table of ratios and writes images/benchmark.png. Whole runs train on drawn faces of FER2013's size,
-the other rows on drawn photos of 100 to 1,000 px a side; or all on a data set's photos:
+the other rows on drawn photos of 100 to 1,000 px a side; or all on a dataset's photos:
 make bench ARGS="--data fer2013.zip --weights xception.h5 --photos 500"
 """
 
@@ -409,7 +409,7 @@ MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
 
 
 def new_bench(folder: Path, photos: int, some: int, data: str | None = None, **options) -> Bench:
-    """Projects below `folder` with photos of a data set or drawn ones, a fifth of which validates."""
+    """Projects below `folder` with photos of a dataset or drawn ones, a fifth of which validates."""
     faces, few = (get_paths(folder / name) for name in ("faces", "some"))
     if data:
         fetched = get_paths(folder / "data")
