@@ -50,7 +50,8 @@ def write_card(classifier: Predictor, report: Report, paths: Paths) -> Path:
         today=date.today().isoformat(),
         **data,
     )
-    facts = {"file": report.model, "source": data["record"].get("source")}
+    sources = [entry["source"] for entry in (data["record"], *data["further"].values()) if entry]
+    facts = {"file": report.model, "sources": sources}
     facts |= {"split": report.split.title if report.split else None, "accuracy": report.accuracy}
     facts |= {"balanced_accuracy": report.balanced_accuracy, "macro_f1": report.macro_f1}
     wanted = paths.model / f"{classifier.path.stem}.md"

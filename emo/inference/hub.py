@@ -175,10 +175,9 @@ def _readme(saved: SavedModel, address: str, license: str, dataset: str | None, 
             print(f"The Hub lists no results: {card.name} {fault}; write it anew with emo.write_card.")
         else:
             results = facts
-    source = facts.get("source")
-    if not dataset and isinstance(source, str) and "://" not in source:  # an address is no name
-        dataset = Path(source).stem
-    header = _header(path.stem, license, dataset, results)
+    sources = [source for source in facts.get("sources", ()) if "://" not in source]  # an address is no name
+    datasets = [dataset] if dataset else [Path(source).stem for source in sources]
+    header = _header(path.stem, license, datasets, results)
     use = USE.format(address=address, file=path.name, sums=SUMS, project=PROJECT)
     picture = f"\n![The learning curve]({curve})\n" if curve else ""
     return f"---\n{header}\n---\n\n{text.rstrip()}\n{use}{picture}"
@@ -191,15 +190,15 @@ def _fault(facts: dict, file: str) -> str:
     return "" if facts.get("file") == file else f"tells those of {facts.get('file') or 'another model'}"
 
 
-def _header(name: str, license: str, dataset: str | None, results: dict) -> str:
+def _header(name: str, license: str, datasets: list[str], results: dict) -> str:
     """YAML: https://huggingface.co/docs/hub/model-cards."""
     hub = _hub()
     measured = []
     if results:
         about = {
             "task_type": "image-classification",
-            "dataset_name": dataset or "unnamed photos",
-            "dataset_type": dataset or "imagefolder",
+            "dataset_name": ", ".join(datasets) or "unnamed photos",
+            "dataset_type": ", ".join(datasets) or "imagefolder",
             "dataset_split": results.get("split"),
         }
         measured = [
@@ -211,7 +210,7 @@ def _header(name: str, license: str, dataset: str | None, results: dict) -> str:
         library_name="keras",
         pipeline_tag="image-classification",
         tags=TAGS,
-        datasets=[dataset] if dataset else None,
+        datasets=datasets or None,
         metrics=["accuracy", "f1"] if measured else None,
         model_name=name if measured else None,
         eval_results=measured or None,

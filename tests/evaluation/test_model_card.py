@@ -110,7 +110,7 @@ def test_the_name_of_a_source_cannot_end_the_comment(classifier, dataset, its_ow
     dataset.dataset_record.write_text(json.dumps({"source": "/home/me/a --> <script>.zip"}))
     card = write_card(classifier, its_own, dataset)
     assert card.read_text("utf-8").count("-->") == 1 + read_card(card).text.count("-->")
-    assert read_card(card).facts["source"] == "a --> <script>.zip" and not read_card(card).edited
+    assert read_card(card).facts["sources"] == ["a --> <script>.zip"] and not read_card(card).edited
 
 
 def test_the_card_says_what_the_model_is_learned_and_can(classifier, dataset, made):

@@ -102,12 +102,13 @@ def test_the_card_says_what_the_hub_reads_and_how_to_open_it(hub, model):
     assert hub.repos["owner/faces"]["private"]
     readme = hub.files("owner/faces")["README.md"]
     said = header(readme)
-    assert (said["license"], said["datasets"], said["library_name"]) == ("cc-by-nc-4.0", ["fer2013"], "keras")
+    both = ["fer2013", "affectnet7_train_80px"]
+    assert (said["license"], said["datasets"], said["library_name"]) == ("cc-by-nc-4.0", both, "keras")
     assert said["pipeline_tag"] == "image-classification" and "emotion-recognition" in said["tags"]
     (index,) = said["model-index"]
     (result,) = index["results"]
     assert index["name"] == "faces"
-    assert result["dataset"] == {"name": "fer2013", "type": "fer2013", "split": "test"}
+    assert result["dataset"] == {"name": ", ".join(both), "type": ", ".join(both), "split": "test"}
     values = {each["name"]: (each["type"], each["value"]) for each in result["metrics"]}
     assert values == {
         "accuracy": ("accuracy", 0.648),
