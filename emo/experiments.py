@@ -205,6 +205,14 @@ class Experiment:
         for fault in _contradictions(self):
             raise UserError(fault)
 
+    @property
+    def title(self) -> str:
+        """What figures call it: "experiment 6 · Xception", "finetune_mini · emo_mini", "emo_mini"."""
+        name = f"experiment {self.name}" if self.name.isdecimal() else self.name
+        backbone = get_backbone(self.backbone)
+        network = backbone.application if backbone.imagenet else self.backbone
+        return name if name == network else f"{name} · {network}"
+
     def to_json(self) -> str:
         """One line of JSON that `Experiment.from_json` turns back into an equal experiment."""
         return json.dumps(asdict(self))
