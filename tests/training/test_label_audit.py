@@ -46,7 +46,7 @@ def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, experim
     assert set(first["suggested"]) == {"happy"}
     assert len(suspects) == 120
     assert suspects["quality"].is_monotonic_increasing
-    assert "120 labels by doubt" in capsys.readouterr().out
+    assert "120 labels ranked, most doubtful first" in capsys.readouterr().out
     written = pd.read_csv(paths.suspects)
     assert list(written["path"]) == list(suspects["path"])
     with Image.open(paths.suspects_sheet) as sheet:
