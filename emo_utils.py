@@ -37,6 +37,8 @@ from emo.evaluation.evaluate import log_test  # test figures into the row of the
 from emo.evaluation.evaluate import report_on  # evaluate with all that data/ tells
 from emo.evaluation.evaluate import validation_temperature  # that of the validation photos
 from emo.evaluation.given import check_given  # the test notebook's parameters name what is there
+from emo.evaluation.given import open_models  # one model, or several as an ensemble
+from emo.evaluation.given import other_report  # another model's, to compare with
 from emo.evaluation.model_card import write_card  # the model card of a .h5
 from emo.evaluation.report_file import read_report  # a saved report
 from emo.evaluation.report_file import save_report  # one HTML file and its JSON
@@ -71,11 +73,11 @@ from emo.plots.data import plot_sizes  # how large photos are
 from emo.plots.data import plot_suspects  # photos with doubtful labels
 from emo.plots.evaluation import plot_confusion  # true × predicted
 from emo.plots.evaluation import plot_coverage  # accuracy where the model may abstain
-from emo.plots.evaluation import plot_mistakes  # a grid titled true → predicted and how sure
-from emo.plots.evaluation import plot_reliability  # how right it is by how sure it is
+from emo.plots.evaluation import plot_mistakes  # a grid titled true → predicted and confidence
+from emo.plots.evaluation import plot_reliability  # accuracy by confidence
 from emo.plots.evaluation import plot_report  # confusion, calibration, coverage
-from emo.plots.photo import plot_my_photo  # its faces, where the answer is seen in each, the top 3
-from emo.tracking.summary import newest_and_best  # the table in short
+from emo.plots.photo import plot_my_photo  # its faces, each with heat map and top 3
+from emo.tracking.summary import newest_and_best  # your runs, and the original project's best
 from emo.tracking.table import create_table  # experiments.xlsx with the original project's eleven
 from emo.tracking.table import read_table  # experiments.xlsx as a data frame
 from emo.training.augmented_copy import write_augmented_copy  # the original project's data/train_aug

@@ -51,7 +51,7 @@ def setup(seed: int = 42) -> Environment:
     environment = Environment(is_colab(), device_name(), len(gpus), versions(), seed)
     print(f"{environment.versions} · {environment.device} · seed {seed}")
     if not gpus:
-        advice = "The sample set and small pictures are fine; whole datasets want a GPU."
+        advice = "That is fine for the sample set and for small images; use a GPU for a whole dataset."
         if environment.colab:
             advice = "Runtime → Change runtime type → T4 GPU, then Run all."
         elif is_kaggle():

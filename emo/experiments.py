@@ -205,6 +205,14 @@ class Experiment:
         for fault in _contradictions(self):
             raise UserError(fault)
 
+    @property
+    def title(self) -> str:
+        """What figures call it: "experiment 6 · Xception", "finetune_mini · emo_mini", "emo_mini"."""
+        name = f"experiment {self.name}" if self.name.isdecimal() else self.name
+        backbone = get_backbone(self.backbone)
+        network = backbone.application if backbone.imagenet else self.backbone
+        return name if name == network else f"{name} · {network}"
+
     def to_json(self) -> str:
         """One line of JSON that `Experiment.from_json` turns back into an equal experiment."""
         return json.dumps(asdict(self))
@@ -482,7 +490,7 @@ def _summary(e: Experiment) -> str:
 
 SUMMARIES = {
     "finetune": "all layers of Xception learn; the first choice on a GPU",
-    "finetune_strong": "the same for three times as long, with more against overfitting",
+    "finetune_strong": "the same for three times as long, with stronger regularization",
     "finetune_mini": "the small network from emo_mini's weights; for fewer than 5,000 photos or no GPU",
     "emo_mini": "the small network for 48 px from a random start; for computers without a GPU",
 } | {name: _summary(e) for name, e in EXPERIMENTS.items() if name.isdecimal()}

@@ -236,10 +236,10 @@ def test_prepare_splits_a_folder_and_prints_the_counts(tmp_path, capsys):
     write_photos(tmp_path / "photos", 10)
     shares = ("--val", "0.3", "--test", "0.1")
     counts = json.loads(here(capsys, "prepare", tmp_path / "photos", "--root", tmp_path, *shares, "--json"))
-    assert [counts[f"photos to {split}"]["all"] for split in ("train", "val", "test")] == [18, 9, 3]
+    assert [counts[f"{use} photos"]["all"] for use in ("training", "validation", "test")] == [18, 9, 3]
     assert len(pd.read_csv(tmp_path / "data/split.csv")) == 30
     table = here(capsys, "prepare", "--root", tmp_path)  # what lies there already
-    assert table.splitlines()[0].split() == ["train", "all"] and "photos to val" in table
+    assert table.splitlines()[0].split() == ["train", "all"] and "validation photos" in table
     assert main(["prepare", str(tmp_path / "nowhere"), "--root", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

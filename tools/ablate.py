@@ -325,7 +325,9 @@ def plot(summary: pd.DataFrame) -> Figure:
         axis.set_yticks(places, [variant.label for variant in rows["variant"]])
         axis.set(ylim=(places[-1] + 0.7, -0.7), xlabel="validation accuracy, %", title=recipe)
         axis.grid(axis="y", visible=False)
-    figure.suptitle("Green: better than the base on every seed, red: worse, blue: noise", fontsize=9)
+    figure.suptitle(
+        "green: better than the base with every seed · red: worse · blue: within noise", fontsize=9
+    )
     return figure
 
 

@@ -353,10 +353,10 @@ def summarize_split(table: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     duplicates = used & (table["group"] > 0)
     rows = {"files": table["path"].notna()}
     rows |= {f"left out: {why}": reason == why for why in reason[~used].value_counts().index}
-    rows |= {f"photos to {split}": used & (table["split"] == split) for split in SPLITS}
+    rows |= {f"{Split(split).title} photos": used & (table["split"] == split) for split in SPLITS}
     rows |= {
         "photos with a duplicate": duplicates,
-        "photos to val or test with a duplicate to train": _leaks(table),
+        "held-out photos with a duplicate in training": _leaks(table),
     }
     counts = pd.DataFrame({name: mask.groupby(folder).sum() for name, mask in rows.items()}).T
     counts = counts.reindex(columns=[split for split in SPLITS if split in counts])

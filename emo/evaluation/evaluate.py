@@ -33,9 +33,9 @@ from emo.tracking import table as runlog
 
 SURE = 0.9  # of the photos a calibrated model answers, where it may abstain
 SPLIT_NOTES = {
-    Split.VAL: "These photos chose the best epoch of a model that was trained here: on new ones it may do a "
-    "little worse.",
-    Split.TRAIN: "A model that was trained here has seen these photos: they do not tell how well it does on "
+    Split.VAL: "If the model was trained here, these photos chose its best epoch: the accuracy is slightly "
+    "optimistic.",
+    Split.TRAIN: "If the model was trained here, it has seen these photos: their accuracy says little about "
     "new ones.",
 }
 
@@ -254,14 +254,11 @@ def labelled_photos(
     """
     photos, split = _find_labelled(folder, classifier, paths)
     if fault := _unknown_labels(photos.label, classifier):
-        print(
-            f"{fault}, so it is not evaluated on them. Give a folder labelled with its classes, or another "
-            "model."
-        )
+        print(f"{fault}: no accuracy is measured. Give a folder of photos with its labels, or another model.")
     elif len(photos):
         return photos, split
     else:
-        print(f"{paths.data} holds no labelled photos to test on: fetch a dataset, or give a folder.")
+        print(f"{paths.data} holds no labelled photos: fetch a dataset, or give a folder of them.")
     return pd.DataFrame(columns=["path", "label"]), None
 
 

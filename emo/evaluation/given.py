@@ -1,11 +1,15 @@
-"""Is what the test notebook was given there? Told before the long work."""
+"""What the test notebook was given: whether it is there, told before the long work, and its models opened."""
 
 from __future__ import annotations
 
 from emo.errors import UserError
+from emo.evaluation.evaluate import Report, calibrate, evaluate
+from emo.evaluation.report_file import read_report
 from emo.files import user_path
-from emo.inference.classifier import find_model
+from emo.inference.classifier import find_model, load_classifier
+from emo.inference.ensemble import Ensemble
 from emo.inference.photo import ADDRESSES
+from emo.inference.predictor import Predictor
 from emo.paths import Paths
 
 NO_PATHS = ("upload", "webcam")  # that PHOTO may hold, besides addresses
@@ -25,6 +29,31 @@ def check_given(paths: Paths, source: str = "", **given: str) -> None:
                     raise UserError(fault)
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
+
+
+def open_models(
+    model: str, ensemble: str, paths: Paths, *, flip: bool = False, calibrated: bool = False
+) -> Predictor:
+    """The classifier that MODEL, ENSEMBLE, FLIP and CALIBRATE of the test notebook ask for.
+
+    `model` is a path, a name in `model/`, or "" for the newest there; `ensemble` names further ones, with
+    commas between them: the mean of all is then what it answers. `flip` is test-time augmentation;
+    `calibrated` writes each model's temperature into its file first (`calibrate`). Raises UserError where a
+    model is missing or cannot be used.
+    """
+    files = [model, *filter(None, map(str.strip, ensemble.split(",")))]
+    members = [load_classifier(find_model(file, paths.model)) for file in files]
+    if calibrated:
+        members = [calibrate(member, paths) for member in members]
+    classifier = members[0] if len(members) == 1 else Ensemble(members)
+    return classifier.with_flip() if flip else classifier
+
+
+def other_report(given: str, report: Report, paths: Paths) -> Report:
+    """What to compare `report` with: a saved report (`….json`), or another model's on the same photos."""
+    if given.endswith(".json"):
+        return read_report(given)
+    return evaluate(load_classifier(find_model(given, paths.model)), report.predictions)
 
 
 def _fault(name: str, value: str, paths: Paths) -> str:

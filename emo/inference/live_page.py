@@ -28,17 +28,17 @@ from emo.inference.predictor import Predictor
 
 STYLE = (Path(__file__).parent / "live_page.css").read_text(encoding="utf-8")
 FEELINGS = (
-    "An expression is not a feeling. A face can be made, and the model errs: do not judge people by it."
+    "An expression is not a feeling: people pose, and the model makes mistakes. Do not judge people by it."
 )
 PRIVATE = (
-    "Pictures are looked at on the computer that runs this page, and sent nowhere else. Frames of the camera "
-    "are not kept; uploads are deleted after ten minutes."
+    "Pictures are processed on the computer that runs this page and sent nowhere else. Camera frames are not "
+    "kept; uploads are deleted after ten minutes."
 )
-SHARED = "They reach it by way of Gradio's servers, as this is a public link."
-START = "Let the browser use the camera, then press Record (nothing is recorded): boxes and answers follow."
-NO_FACE = "No face in sight: come closer, or into the light."
-WHOLE = "No face was found: this is what the model says of the whole photo."
-GONE = "The photo was deleted meanwhile: choose it again."
+SHARED = "As this is a public link, they pass through Gradio's servers."
+START = "Allow access to the camera, then press Record (nothing is recorded): boxes and predictions appear."
+NO_FACE = "No face found: come closer, or turn on more light."
+WHOLE = "No face was found: this is the prediction for the whole photo."
+GONE = "The photo has been deleted meanwhile: choose it again."
 CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # the search for faces sees no more than 256
 EVERY = 0.1  # seconds between two frames that the browser sends; only the newest of them waits
 VISITORS = 10  # whose cameras are looked at in turns; the next ones wait in line
@@ -125,12 +125,14 @@ def _page(named: dict[str, Predictor], share: bool):
         return drawn, told + _rate(times), times
 
     blocks = _known(gr.Blocks, analytics_enabled=False, delete_cache=KEPT, fill_width=True, **_look(gr))
-    with gr.Blocks(title="Expressions on faces", **blocks) as page:
+    with gr.Blocks(title="Facial expressions", **blocks) as page:
         gr.HTML(_head(share), elem_id="head")
         with gr.Row(elem_id="settings"):
             model = gr.Dropdown(names, value=names[0], label="Model", min_width=240, elem_id="model")
             first = _abstain_below(named[names[0]])
-            limit = gr.Slider(0, 1, first, step=0.01, label="Not sure below", min_width=240, elem_id="limit")
+            limit = gr.Slider(
+                0, 1, first, step=0.01, label="Not sure below this confidence", min_width=240, elem_id="limit"
+            )
         with gr.Tab("Camera"), gr.Row():
             with gr.Column(elem_id="live"):
                 camera = gr.Image(
@@ -263,7 +265,7 @@ def _known(function: Callable, **options) -> dict:
 
 def _head(share: bool) -> str:
     private = f"{PRIVATE} {SHARED}" if share else PRIVATE
-    return f'<h1>Expressions on faces</h1><p class="feelings">{FEELINGS}</p><p class="small">{private}</p>'
+    return f'<h1>Facial expressions</h1><p class="feelings">{FEELINGS}</p><p class="small">{private}</p>'
 
 
 class _OwnHost:

@@ -48,12 +48,12 @@ def open_photo(source, limit: int = MAX_SIDE) -> Image.Image | None:
     name = ""
     if is_upload_button(source):
         if not source.value:
-            print("No photo was chosen yet: choose one above, then run this cell again.")
+            print("No photo chosen yet: choose one above, then run this cell again.")
             return None
         name, source = source.value[-1]["name"], bytes(source.value[-1]["content"])
     if isinstance(source, str):
         if not source.strip():
-            print("There is no photo: its path or URL is empty.")
+            print("No photo: its path or URL is empty.")
             return None
         name = source = source.strip()
         on_the_web = source.lower().startswith(ADDRESSES)
@@ -73,10 +73,10 @@ def classify_faces(classifier: Predictor, photo) -> AnsweredPhoto:
     try:
         faces: tuple[Crop | None, ...] = tuple(in_reading_order(find_all_faces(picture)))
         if not faces:
-            print("No face was found: this is what the classifier says of the whole photo.")
+            print("No face was found: this is the prediction for the whole photo.")
     except UserError as error:  # mtcnn is missing
         faces = ()
-        print(f"{error} Without it, this is what the classifier says of the whole photo.")
+        print(f"{error} Without it, this is the prediction for the whole photo.")
     numbers, faces = (range(1, len(faces) + 1), faces) if faces else ((0,), (None,))
     answers = classifier.predict([picture] * len(faces), faces).drop(columns="path")
     answers.insert(0, "box", [_box(face, picture.size) for face in faces])

@@ -57,7 +57,7 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
     kernel[:, columns], bias[list(columns)] = found[-1][0][:, places], found[-1][1][list(places)]
     dense[-1].set_weights([kernel, bias])
     print(
-        f"The head starts from {file.name} as well, which knows {len(pairs)} of {len(class_names)} classes."
+        f"The head starts from {file.name}, too, which knows {len(pairs)} of the {len(class_names)} classes."
     )
 
 

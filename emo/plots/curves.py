@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from emo.environment import in_notebook
 from emo.files import atomic
@@ -15,9 +16,9 @@ from emo.plots.style import TRAIN, VAL, plain
 
 
 def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
-    """Accuracy and loss by epoch, training and validation, the best epoch marked.
+    """Accuracy in percent and loss by epoch, training and validation; a dotted line at the best epoch.
 
-    `history`: a row per epoch (1, 2, …) with accuracy, loss, val_accuracy and val_loss.
+    `history`: a row per epoch (1, 2, …) with accuracy, loss, val_accuracy and val_loss, as Keras gives them.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     best = history.val_accuracy.idxmax()
@@ -27,7 +28,9 @@ def plot_curve(history: pd.DataFrame, title: str = "") -> Figure:
         axis.axvline(best, color="grey", lw=1, ls=":")
         axis.set(xlabel="epoch", ylabel=metric)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_title(f"best: {history.val_accuracy[best]:.1%} in epoch {best}", fontsize=10)
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1))
+    told = f"best validation accuracy: {history.val_accuracy[best]:.1%} (epoch {best})"
+    axes[0].set_title(told, fontsize=10)
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)  # beside, over no line
     figure.suptitle(plain(title, 90))
     return figure

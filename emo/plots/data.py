@@ -46,7 +46,7 @@ def plot_sizes(width: Sequence[int], height: Sequence[int]) -> Figure:
         else:
             axis.bar([f"{median:.4g}"], [len(values)], width=0.2, color=TRAIN)
             axis.set(xlim=(-1, 1))
-            axis.set_title("all the same", fontsize=9, color="grey")
+            axis.set_title("the same for all photos", fontsize=9, color="grey")
             axis.grid(axis="x", visible=False)
         axis.set(xlabel=label, ylabel="photos")
         axis.yaxis.get_major_locator().set_params(integer=True)

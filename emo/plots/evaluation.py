@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 
 def plot_report(report: Report) -> Figure:
-    """Confusion, calibration and coverage side by side, below the model's name."""
+    """Confusion matrix, calibration and accuracy with abstention side by side, below the model's name."""
     side = _confusion_side(report.confusion)
     figure = plt.figure(figsize=(side + 9.2, max(side, 4.8)))
     left, middle, right = figure.subfigures(1, 3, width_ratios=(side, 4.3, 4.3))
     plot_confusion(report.confusion, left)
     plot_reliability(report.reliability, report.calibrated_reliability, middle)
     plot_coverage(report.coverage_curve, report.coverage, right)
+    for part, title in ((left, "Confusion matrix"), (middle, "Calibration"), (right, "Abstention")):
+        part.suptitle(title, fontsize=11)
     if report.model:
         figure.suptitle(plain(report.model, 90))
     return figure
@@ -51,14 +53,14 @@ def plot_confusion(confusion: pd.DataFrame, figure: Figure | SubFigure | None = 
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if rates[row, column] > 0.5 else "black"
         axis.text(column, row, int(count), ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    figure.colorbar(image, label="share of the true class", shrink=0.8, format=PercentFormatter(1))
     return figure
 
 
 def plot_mistakes(images: Sequence[np.ndarray], mistakes: pd.DataFrame) -> Figure:
-    """A grid titled true → predicted and how sure; `mistakes` are the pictures' rows of `Report.mistakes`."""
+    """A grid titled true → predicted and confidence; `mistakes`: the pictures' rows of `Report.mistakes`."""
     titles = [
-        f"{short(row.label, 16)} → {short(row.emotion, 16)}\n{row.confidence:.0%} sure"
+        f"{short(row.label, 16)} → {short(row.emotion, 16)}\nconfidence {row.confidence:.0%}"
         for row in mistakes.itertuples()
     ]
     return plot_photos(images, titles, [BAD] * len(titles))
@@ -67,27 +69,35 @@ def plot_mistakes(images: Sequence[np.ndarray], mistakes: pd.DataFrame) -> Figur
 def plot_reliability(
     bins: pd.DataFrame, calibrated: pd.DataFrame | None = None, figure: Figure | SubFigure | None = None
 ) -> Figure | SubFigure:
-    """How often the model is right by how sure it is: `Report.reliability`, and `calibrated_reliability`.
+    """Accuracy by confidence: `Report.reliability`, and `calibrated_reliability`.
 
-    On the diagonal a confidence means what it says, below it the model is too sure. Marks grow with their
-    photos, whose shares are the columns underneath; lines are 95% intervals.
+    On the diagonal a confidence means what it says, below it the model is overconfident. A dot's size is its
+    bin's share of the photos, as are the columns underneath; lines are 95% intervals.
     """
     figure = figure or plt.figure(figsize=(4.6, 5.2))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     upper.plot([0, 1], [0, 1], color="grey", lw=1, ls=":")
-    for table, color, label in ((bins, TRAIN, "as the model says"), (calibrated, VAL, "at the temperature")):
+    for table, color, label in ((bins, TRAIN, "as predicted"), (calibrated, VAL, "temperature-scaled")):
         if table is None:
             continue
         share = table.photos / table.photos.sum()
         low, high = wilson(table.accuracy * table.photos, table.photos)
         upper.vlines(table.confidence, low, high, color=color, lw=1, alpha=0.4)
-        upper.scatter(table.confidence, table.accuracy, 16 + 300 * share, color=color, lw=0, label=label)
+        upper.scatter(
+            table.confidence,
+            table.accuracy,
+            16 + 300 * share,
+            color=color,
+            lw=0,
+            label=label,
+            clip_on=False,  # a dot at 100% is whole
+        )
         lower.bar(table.low, share, table.high - table.low, align="edge", color=color, alpha=0.5)
-    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    upper.set(ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
     key = upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.2)
     for mark in key.legend_handles:
         mark.set_sizes([30])
-    lower.set(xlabel="confidence", ylabel="photos")
+    lower.set(xlabel="confidence", ylabel="share\nof photos")
     for axis in (upper.yaxis, lower.yaxis, lower.xaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
@@ -113,7 +123,10 @@ def plot_coverage(
         place, told = (row.coverage, row.accuracy), f"{row.accuracy:.0%}"
         axis.annotate(told, place, offset, textcoords="offset points", ha="center", va=va)
     axis.set(
-        xlabel="share of photos answered, the surest first", ylabel="accuracy", xlim=(0, 1.06), ylim=(0, 1.04)
+        xlabel="share of photos answered, most confident first",
+        ylabel="accuracy",
+        xlim=(0, 1.06),
+        ylim=(0, 1.04),
     )
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -1,4 +1,4 @@
-"""The figure of one photo: its faces, where the answer is seen in each, the top three."""
+"""The figure of one photo: its faces, and for each the Grad-CAM heat map and the top three classes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FACES = colormaps["Dark2"].colors  # one after the other
 
 
 def plot_my_photo(classifier: Predictor, answered: AnsweredPhoto) -> Figure:
-    """The photo with its faces numbered, and a row per face: its crop, where the answer is seen, the top 3.
+    """The photo with its faces numbered, and a row per face: its crop, the heat map, the top 3.
 
-    `answered` is what `classify_faces` gave with the same classifier. "Where" is Grad-CAM for the answer,
-    laid over the face, its contour at half of the maximum. Of more than four faces there is a grid below the
-    photo: crop, number, answer, confidence.
+    `answered` is what `classify_faces` gave with the same classifier. The heat map is Grad-CAM for the
+    answer, laid over the face, its contour at half of the maximum. For more than four faces there is a grid
+    below the photo: crop, number, answer, confidence.
     """
     if len(answered.faces) > ROWS:
         return _plot_many(classifier, answered)
@@ -53,7 +53,7 @@ def plot_my_photo(classifier: Predictor, answered: AnsweredPhoto) -> Figure:
         _draw_top(axes[-1], answer[list(classifier.class_names)].astype(float), color)
     if faces[0]:
         rows[0, 0].set_title("face", fontsize=9, color="grey")
-    rows[0, -2].set_title("where it looks", fontsize=9, color="grey")
+    rows[0, -2].set_title("Grad-CAM", fontsize=9, color="grey")
     return figure
 
 
@@ -97,7 +97,7 @@ def _draw_map(axis: Axes, picture: np.ndarray, seen: np.ndarray) -> None:
         axis.contour(seen, level, colors="black", linewidths=2.4, alpha=0.5)
         axis.contour(seen, level, colors="white", linewidths=1.2)
     else:
-        axis.set_xlabel("nothing speaks for it", fontsize=8, color="grey")
+        axis.set_xlabel("no evidence for it", fontsize=8, color="grey")
 
 
 def _no_frame(axis: Axes) -> None:

@@ -17,7 +17,7 @@ def few_photos_hint(experiment: Experiment, photos: int) -> str:
         return ""
     start = "a random start" if experiment.weights is None else "ImageNet's weights"
     return (
-        f"{photos:,} photos to train on are few for {start}: the recipe finetune_mini starts from weights "
+        f"{photos:,} training photos are few for {start}: the recipe finetune_mini starts from weights "
         "that know faces."
     )
 

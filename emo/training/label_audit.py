@@ -63,7 +63,8 @@ def audit_labels(paths: Paths, experiment: Experiment, seed: int = 42) -> pd.Dat
         lines = worst[["path", "label", "suggested"]].rename(columns={"label": "given"}).assign(label="")
         write_text(paths.relabel, lines.to_csv(index=False, lineterminator="\n"))
     print(
-        f"{len(suspects):,} labels by doubt: {paths.suspects}, the first {len(worst)} as pictures beside it."
+        f"{len(suspects):,} labels ranked, most doubtful first: {paths.suspects}; the first {len(worst)} as "
+        f"pictures: {paths.suspects_sheet}."
     )
     return suspects
 

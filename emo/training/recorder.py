@@ -66,7 +66,7 @@ class Recorder(keras.callbacks.Callback):
         plan, trainer = self.plan, self.plan.trainer
         folder = plan.paths.model
         clear_leftovers(folder, {holder.model_file for _, holder in claims(folder) if holder} - {""})
-        self.curve = LiveCurve(f"{plan.experiment.name}: {plan.experiment.backbone}")
+        self.curve = LiveCurve(f"{plan.experiment.title} · {plan.experiment.image_size} px")
         self.writer = Writer(spare=["state"])
         variables = [*trainer.variables, *trainer.optimizer.variables]
         states, damaged = find_states(folder, self.key)

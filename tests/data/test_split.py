@@ -425,11 +425,11 @@ def test_the_summary_counts_everything_once(photos):
         "files": [71, 12, 83],
         "left out: empty file": [1, 1, 2],
         "left out: not an image": [0, 1, 1],
-        "photos to train": [56, 0, 56],
-        "photos to val": [14, 0, 14],
-        "photos to test": [0, 10, 10],
+        "training photos": [56, 0, 56],
+        "validation photos": [14, 0, 14],
+        "test photos": [0, 10, 10],
         "photos with a duplicate": [20, 1, 21],
-        "photos to val or test with a duplicate to train": [0, 1, 1],
+        "held-out photos with a duplicate in training": [0, 1, 1],
         "groups of duplicates": [10, 1, 10],
     }
 

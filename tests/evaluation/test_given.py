@@ -1,9 +1,14 @@
 """What the test notebook says of its parameters before it begins."""
 
+import shutil
+
 import pytest
 
 from emo.errors import UserError
-from emo.evaluation.given import check_given
+from emo.evaluation.evaluate import evaluate
+from emo.evaluation.given import check_given, open_models, other_report
+from emo.evaluation.report_file import save_report
+from emo.paths import EMO_MINI
 from tests.fixtures import write_photos
 
 
@@ -62,3 +67,23 @@ def test_what_is_to_lie_in_data_may_come_with_the_source(paths):
     for source, given in (("", photo), ("sample", elsewhere)):
         with pytest.raises(UserError, match=r"^PHOTO: There is no"):
             check_given(paths, source, PHOTO=given)
+
+
+def test_one_model_opens_as_itself_and_several_as_an_ensemble(paths):
+    shutil.copy(EMO_MINI, paths.model / "mine.h5")
+    assert open_models("", "", paths).name == "mine.h5"
+    both = open_models("emo_mini", " mine ,", paths, flip=True)
+    assert both.name.startswith("mean of 2: emo_mini.h5") and "mine.h5" in both.name
+    assert all(member.flip for member in both.members)
+    with pytest.raises(UserError, match="comes with the project"):
+        open_models("emo_mini", "", paths, calibrated=True)
+
+
+def test_the_report_to_compare_with_is_a_saved_one_or_another_models(paths, tmp_path):
+    write_photos(tmp_path / "photos", 2, classes=("happy", "sad"))
+    report = evaluate(open_models("emo_mini", "", paths), tmp_path / "photos")
+    page = save_report(report, tmp_path / "saved")
+    saved = other_report(str(page.with_suffix(".json")), report, paths)
+    again = other_report("emo_mini", report, paths)
+    assert saved.accuracy == again.accuracy == report.accuracy
+    assert list(again.predictions.path) == list(report.predictions.path)

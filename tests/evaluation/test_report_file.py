@@ -102,7 +102,7 @@ def test_a_report_without_its_photos_or_without_mistakes_is_whole(tmp_path):
     assert gone.mistakes.path[0].split("/")[-1] in page.text
     perfect = report(answers(["sad"], [(0, 0, 1)]), NAMES)
     text = read(save_report(perfect, tmp_path / "new" / "folder")).text
-    assert "every answer is right" in text
+    assert "No mistakes." in text
     assert "1 photo ·" in text
 
 

@@ -83,9 +83,7 @@ def test_each_member_of_an_ensemble_crops_as_it_was_trained(couple):
 def test_without_a_face_the_whole_photo_is_classified_and_it_is_said(margin, capsys):
     classifier = untrained(margin)
     answered = classify_faces(classifier, FLOWER)
-    assert (
-        capsys.readouterr().out == "No face was found: this is what the classifier says of the whole photo.\n"
-    )
+    assert capsys.readouterr().out == "No face was found: this is the prediction for the whole photo.\n"
     assert answered.faces == (None,)
     assert answered.answers.box[0] == (0, 0, 640, 427)
     expected = classifier.probabilities(read_image(answered.photo, 48)[None])[0]
@@ -100,7 +98,7 @@ def test_without_mtcnn_the_whole_photo_is_classified_and_it_is_said(monkeypatch,
     answered = classify_faces(untrained(0.3), HOPPER)
     assert answered.faces == (None,)
     said = capsys.readouterr().out
-    assert "pip install mtcnn" in said and "of the whole photo" in said and said.count("\n") == 1
+    assert "pip install mtcnn" in said and "for the whole photo" in said and said.count("\n") == 1
 
 
 def test_faces_are_numbered_as_one_reads():

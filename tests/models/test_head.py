@@ -32,7 +32,7 @@ def test_classes_of_the_same_emotion_start_from_the_file_whatever_they_are_calle
         np.testing.assert_array_equal(kernel[:, place], outputs(known)[0][:, theirs])
         assert bias[place] == outputs(known)[1][theirs]
     np.testing.assert_array_equal(kernel[:, 1], before[:, 1])
-    assert "emo_mini.h5 as well, which knows 3 of 4 classes" in capsys.readouterr().out
+    assert "emo_mini.h5, too, which knows 3 of the 4 classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -97,5 +97,5 @@ def test_a_run_from_the_weights_that_come_with_the_project_knows_faces_at_once(p
     write_photos(paths.train, 4, ("happy", "sad"))
     write_photos(paths.val, 2, ("happy", "sad"), seed=1)
     run = train(dataclasses.replace(MINI, epochs=1, batch_size=4), paths)
-    assert "knows 2 of 2 classes" in capsys.readouterr().out
+    assert "knows 2 of the 2 classes" in capsys.readouterr().out
     assert run.model_path.exists()

@@ -1,5 +1,6 @@
 """The three notebooks, run for real and in order on a tiny set of photos."""
 
+import ast
 import csv
 import json
 import re
@@ -7,15 +8,17 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import papermill
 import pytest
 
 import emo_utils
+from emo.evaluation.evaluate import report
 from emo.experiments import experiment_menu, get_experiment
 from emo.paths import get_paths
 from emo.tracking.table import read_table
-from tests.fixtures import write_photos
+from tests.fixtures import COLORS, answers, write_photos
 
 PROJECT = Path(__file__).resolve().parents[2]
 PREP, TRAIN, TEST = (f"emo_classificator_{name}.ipynb" for name in ("prep_data", "train", "test"))
@@ -87,7 +90,7 @@ def test_prep_fetches_shows_and_writes_the_augmented_copy(executed):
     assert "left out: empty file" in text
     assert re.search(r"groups with conflicting labels +1 +1\n", text)
     assert len(list(paths.train_aug.rglob("*.jpg"))) == 29
-    assert "37 labels by doubt" in text
+    assert "37 labels ranked, most doubtful first" in text
     assert paths.suspects_sheet.exists() and paths.relabel.exists() and paths.faces.exists()
     assert "Faces: 0 cropped, 49 without a face" in text
     assert (
@@ -106,6 +109,7 @@ def test_train_leaves_model_curve_and_row_and_shows_them(executed):
     assert "Run 13 finished: validation accuracy" in text
     assert "Non-trainable params" in text
     assert model.name in text
+    assert text.rindex("your newest runs") < text.rindex("the original project's best")
     assert pictures(notebooks[TRAIN]) == 3  # class balance, augmented photos, the live curve
     assert {file.parent.name for file in paths.results.glob("tensorboard/6_*/*/events*")} == {
         "train",
@@ -119,7 +123,7 @@ def test_test_reports_shows_and_answers(executed):
     assert "On test photos: accuracy" in text
     assert pictures(notebooks[TEST]) == 3  # my photo, the report, mistakes
     assert "No clear difference: +0.0 points" in text and ".h5 (the first): wrong" in text
-    assert "No face was found: this is what the classifier says of the whole photo." in text
+    assert "No face was found: this is the prediction for the whole photo." in text
     assert "(0, 0, 40, 40)" in text
     (page,), (card,) = paths.model.glob("*_report.html"), paths.model.glob("*.md")
     assert 'src="data:image/' in page.read_text(encoding="utf-8")
@@ -189,8 +193,9 @@ def test_a_fresh_machine_fetches_both_datasets_as_the_prep_notebook_does(name, t
         next(cell.source for cell in nbformat.read(PROJECT / file, as_version=4).cells if sign in cell.source)
         for file, sign in ((PREP, "# @param"), (name, "# @param"), (name, "emo.fetch_dataset("))
     )
-    captions = prep[prep.index("# @markdown Another dataset") : prep.index("# @markdown ### The split")]
-    assert captions in form
+    fields = [line for line in prep.splitlines() if line.startswith(("ADD_SOURCE", "ADD_NAME"))]
+    assert len(fields) == 2 and set(fields) <= set(form.splitlines())
+    assert "# @markdown The second dataset, as in the prep notebook." in form
     cell = {"emo": emo_utils}
     exec(form, cell)
     cell |= {"ROOT": str(tmp_path / "project"), "SOURCE": str(tmp_path / "first")}
@@ -233,6 +238,59 @@ class TestForm:
     def test_the_badge_and_the_clone_are_of_one_repository(self, notebook, name):
         repository = notebook.cells[1].source.split('repository = "https://github.com/')[1].split('"')[0]
         assert f"github/{repository}/blob/main/{name}" in notebook.cells[0].source
+
+
+def field(name: str, parameter: str) -> str:
+    """The line of a parameter in a notebook's form."""
+    cells = nbformat.read(PROJECT / name, as_version=4).cells
+    form = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    return next(line for line in form.splitlines() if line.startswith(f"{parameter} = "))
+
+
+def test_each_audit_that_the_form_offers_is_at_its_own_image_size():
+    line = field(PREP, "AUDIT")
+    offered = [name for name in json.loads(line.split("# @param ")[1].split(" {")[0]) if name]
+    assert offered == ["finetune_mini", "6"]
+    changes = ast.literal_eval(field(PREP, "AUDIT_CHANGES").split(" = ")[1].split(" #")[0])
+    assert all(get_experiment(name, **changes) == get_experiment(name) for name in offered)
+
+
+@pytest.mark.parametrize("name", [PREP, TRAIN, TEST])
+def test_a_colab_user_is_told_to_keep_results_in_all_three(name):
+    form = next(
+        cell.source
+        for cell in nbformat.read(PROJECT / name, as_version=4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    )
+    caption = form.splitlines()[form.splitlines().index(field(name, "USE_DRIVE")) - 1]
+    assert "Turn it on in all three notebooks" in caption
+
+
+def source_of(name: str, sign: str) -> str:
+    """The cell of a notebook that holds a text."""
+    cells = nbformat.read(PROJECT / name, as_version=4).cells
+    return next(cell.source for cell in cells if sign in cell.source)
+
+
+def test_the_figure_of_the_split_names_its_uses_in_full(paths):
+    write_photos(paths.train, 10)
+    source = source_of(PREP, "emo.split_photos(")
+    photos = emo_utils.scan_splits(paths)
+    given = {"photos": photos, "duplicates": emo_utils.find_duplicates(photos, near=False), "paths": paths}
+    given |= {"VALIDATION": 0.2, "TEST": 0.1, "SEED": 42, "LEAVE_OUT_DUPLICATES": False}
+    exec(source, given | {"emo": emo_utils})
+    legend = plt.gcf().axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in legend] == ["training", "validation", "test"]
+    plt.close()
+
+
+def test_without_mistakes_the_test_notebook_says_so(capsys):
+    source = source_of(TEST, "emo.plot_mistakes(")
+    predictions = [(0, 0, 1)] * 3
+    exec(source, {"emo": emo_utils, "report": report(answers(["sad"] * 3, predictions), tuple(COLORS))})
+    assert capsys.readouterr().out == "No mistakes.\n"
+    exec(source, {"emo": emo_utils, "report": None})
+    assert capsys.readouterr().out == ""
 
 
 def test_the_train_form_offers_every_experiment():

@@ -8,10 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 
 from emo.environment import PLOT_STYLE
 from emo.evaluation.calibration import apply_temperature, reliability
 from emo.evaluation.evaluate import report
+from emo.experiments import get_experiment
 from emo.plots.curves import plot_curve
 from emo.plots.data import plot_class_balance, plot_photos, plot_sizes
 from emo.plots.evaluation import plot_confusion, plot_coverage, plot_mistakes, plot_reliability, plot_report
@@ -34,10 +36,10 @@ def test_reliability_shows_both_series_against_the_diagonal():
     for drawn, series in zip(points, (before, after), strict=True):
         np.testing.assert_allclose(drawn, series[["confidence", "accuracy"]])
     labels = [text.get_text() for text in upper.get_legend().get_texts()]
-    assert labels == ["as the model says", "at the temperature"]
+    assert labels == ["as predicted", "temperature-scaled"]
     assert sum(bar.get_height() for bar in lower.patches) == pytest.approx(2)
     alone = plot_reliability(before).axes[0].get_legend().get_texts()
-    assert [text.get_text() for text in alone] == ["as the model says"]
+    assert [text.get_text() for text in alone] == ["as predicted"]
 
 
 def test_coverage_names_the_accuracy_at_its_marks():
@@ -46,6 +48,36 @@ def test_coverage_names_the_accuracy_at_its_marks():
     assert texts(axis) == [f"{share:.0%}" for share in figures.coverage.accuracy]
     curve = axis.lines[0]
     assert (curve.get_xdata()[-1], curve.get_ydata()[-1]) == (1, figures.accuracy)
+
+
+@plt.rc_context(PLOT_STYLE)
+def test_dots_at_full_accuracy_and_confidence_are_not_cut():
+    figures = report(answers(["sad"] * 20, [(0, 0, 1)] * 20), NAMES)
+    upper = plot_reliability(figures.reliability).axes[0]
+    upper.figure.canvas.draw()
+    (dots,) = (drawn for drawn in upper.collections if isinstance(drawn, PathCollection))
+    radius = np.sqrt(dots.get_sizes()[0]) / 2 * upper.figure.dpi / 72
+    seen = upper.bbox if dots.get_clip_on() else upper.figure.bbox
+    x, y = upper.transData.transform((1, 1))
+    assert x + radius <= seen.x1 and y + radius <= seen.y1
+
+
+def test_a_learning_curve_tells_accuracy_in_percent_and_the_best_epoch():
+    history = pd.DataFrame(
+        {
+            "accuracy": [0.5, 0.7, 0.9],
+            "val_accuracy": [0.4, 0.625, 0.6],
+            "loss": [1, 1, 1],
+            "val_loss": [1, 1, 1],
+        },
+        index=[1, 2, 3],
+    )
+    accuracy, loss = plot_curve(history, get_experiment("6").title).axes
+    accuracy.figure.canvas.draw()
+    assert accuracy.get_title() == "best validation accuracy: 62.5% (epoch 2)"
+    assert all(label.get_text().endswith("%") for label in accuracy.get_yticklabels())
+    assert not [label for label in loss.get_yticklabels() if "%" in label.get_text()]
+    assert accuracy.figure.get_suptitle() == "experiment 6 · Xception"
 
 
 @plt.rc_context(PLOT_STYLE)
@@ -68,10 +100,14 @@ def test_figures_of_a_single_photo_are_drawn():
     plot_reliability(reliability(figures.predictions)).canvas.draw()
 
 
-def test_mistakes_are_titled_true_predicted_and_how_sure():
+def test_mistakes_are_titled_true_predicted_and_confidence():
     mistakes = report(answers(["sad", "anger"], [(0.1, 0.9, 0), (0, 0, 1)]), NAMES).mistakes
     axes = plot_mistakes([np.zeros((8, 8, 3))] * 2, mistakes).axes
-    assert [axis.get_title() for axis in axes[:3]] == ["anger → sad\n100% sure", "sad → happy\n90% sure", ""]
+    assert [axis.get_title() for axis in axes[:3]] == [
+        "anger → sad\nconfidence 100%",
+        "sad → happy\nconfidence 90%",
+        "",
+    ]
 
 
 def overlaps(one, other) -> bool:

@@ -47,7 +47,7 @@ def test_wrong_labels_come_first_and_a_person_can_mend_them(mislabelled, experim
     assert len(suspects) == 120
     assert suspects["quality"].is_monotonic_increasing
     told = capsys.readouterr().out
-    assert "120 labels by doubt" in told
+    assert "120 labels ranked, most doubtful first" in told
     assert f"A label that {experiment.weights} was trained with looks right to it" in told
     written = pd.read_csv(paths.suspects)
     assert list(written["path"]) == list(suspects["path"])

@@ -680,8 +680,7 @@ def test_a_state_on_a_full_disk_leaves_the_one_before(full_disk):
 def test_few_photos_are_told_with_the_recipe_for_them(dataset, capsys):
     prepare_run(dataclasses.replace(MINI, epochs=1), dataset)
     assert (
-        "30 photos to train on are few for a random start: the recipe finetune_mini"
-        in capsys.readouterr().out
+        "30 training photos are few for a random start: the recipe finetune_mini" in capsys.readouterr().out
     )
     prepare_run(get_experiment("finetune_mini", epochs=1), dataset)
     assert "are few" not in capsys.readouterr().out

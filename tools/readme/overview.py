@@ -30,7 +30,7 @@ SIZE, DPI = (16, 6.4), 100  # 1,600 × 640 px
 COLUMNS, LIKELIEST = 3, 3  # of faces; emotions shown for each
 FAINT = "#c8ccd2"
 TITLE = {"fontsize": 14, "weight": "bold", "y": 0.965}
-NOTE = "Drawn faces of the sample set (make demo): a score on drawings says nothing about photos."
+NOTE = "Drawn faces of the sample set (make demo): accuracy on drawings says nothing about photos."
 
 
 def plot_faces(predictions: pd.DataFrame, classes: list[str], figure: SubFigure) -> None:
@@ -57,7 +57,7 @@ def plot_faces(predictions: pd.DataFrame, classes: list[str], figure: SubFigure)
         bars.set(xlim=(0, 1.4), ylim=(LIKELIEST - 0.25, -0.75))
         for axis in (face, bars):
             axis.set_axis_off()
-    figure.suptitle("What the model says of test faces", **TITLE)
+    figure.suptitle("Predictions for test faces", **TITLE)
     figure.text(0.025, 0.025, NOTE, fontsize=9.5, color="#555")
 
 

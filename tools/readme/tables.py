@@ -5,7 +5,6 @@ They come from the project's own runs in model/fer2013, a results folder like a 
 """
 
 import os
-import re
 import sys
 from dataclasses import asdict
 
@@ -17,6 +16,7 @@ from emo.evaluation.intervals import wilson
 from emo.experiments import EXPERIMENTS, Experiment
 from emo.paths import PROJECT_ROOT, Paths
 from emo.plots.style import TRAIN, VAL
+from emo.tracking.summary import shortened
 from emo.tracking.table import Sheet, read_table
 from tools import ablate
 from tools.readme.markdown import markdown, number
@@ -35,6 +35,7 @@ RESULTS = {
 YES_NO = {"en": ("yes", "no"), "ru": ("да", "нет")}
 ENSEMBLE_RIGHT = 2558  # test photos that rows 68 and 17 with FLIP named, 2026-11-26; an ensemble has no row
 AFFECTNET_RIGHT, AFFECTNET_PHOTOS = 1515, 2526  # of row 73, `tools.bench.embedded`, 2026-11-27
+MORE_PHOTOS = dict.fromkeys((72, 73), " (+ AffectNet)")  # what runs learned from beside FER2013
 HEADLINE = {
     "en": (
         "Model|Photos|Accuracy (95% interval)|How to get it",
@@ -71,16 +72,6 @@ HEADLINE = {
 }
 
 
-def short(text: str) -> str:
-    """The original project's long spelling of layers and optimizers, shortened to what tells them apart."""
-    text = re.sub(r"tf\.keras\.(layers|optimizers)\.", "", text.replace("\n", " "))
-    text = re.sub(r"(Dense\(\d+), activation='relu'\)", r"\1)", text)
-    text = re.sub(
-        r"(?:Разморожены слои из блока «(\w+)» базовой модели|unfrozen: (\w+),)", r"unfreeze=\1\2,", text
-    )
-    return re.sub(r"Dense\(p_num_classes, activation='softmax'\)", "softmax", text)
-
-
 def table(language: str) -> str:
     """The original project's eleven experiments as Markdown, in "en" or "ru"."""
     rows = [
@@ -88,8 +79,8 @@ def table(language: str) -> str:
             row.number,
             row.date,
             row.base_model,
-            f"`{short(row.extra_layers)}`",
-            f"`{short(row.optimizer)}`",
+            f"`{shortened(row.extra_layers)}`",
+            f"`{shortened(row.optimizer)}`",
             YES_NO[language][0 if "yes" in row.augmentation else 1],
             row.epochs,
             f"{row.val_accuracy:g}",
@@ -117,7 +108,7 @@ def results(language: str) -> str:
         rows.append(
             (
                 row.number,
-                f"`{short(f'{row.base_model}, {row.extra_layers}').removesuffix(', softmax')}`",
+                f"`{shortened(f'{row.base_model}, {row.extra_layers}').removesuffix(', softmax')}`",
                 f'`"{e.name}"`' + (f", `{changes}`" if (changes := changed(e)) else ""),
                 e.image_size,
                 e.epochs,
@@ -208,12 +199,15 @@ def road() -> Figure:
             va="center",
             weight="bold",
         )
-    names = [f"{row.experiment.name}: {row.base_model}, row {row.number}" for row in rows.itertuples()]
+    names = [
+        f"row {row.number} · {row.experiment.title}{MORE_PHOTOS.get(row.number, '')}"
+        for row in rows.itertuples()
+    ]
     axis.set(yticks=range(len(rows)), yticklabels=names, xlabel="accuracy on FER2013's test photos, %")
     axis.set_xlim(axis.get_xlim()[0], axis.get_xlim()[1] + 3)
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_title("blue: frozen backbone · orange: it learns too · bars: 95% intervals", fontsize=9)
+    axis.set_title("blue: backbone frozen · orange: backbone trained · bars: 95% intervals", fontsize=9)
     return figure
 
 
