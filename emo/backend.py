@@ -71,7 +71,7 @@ def need_tensorflow(part: str):
     """The module `tensorflow`, which alone does `part` (a sentence's beginning). Raises UserError."""
     if is_jax():
         raise UserError(
-            f"{part} by TensorFlow alone, and Keras computes with JAX here; start Python anew without "
+            f"{part} by TensorFlow alone, and Keras computes with JAX here; restart Python without "
             "KERAS_BACKEND=jax where the package tensorflow is installed."
         )
     import tensorflow as tf
@@ -104,7 +104,7 @@ def forward(model: keras.Model, flip: bool = False) -> Callable[[np.ndarray], ob
 
     def padded(images):
         count = len(images)
-        rest = (1 << (count - 1).bit_length()) - count  # each number of pictures is compiled anew: take few
+        rest = (1 << (count - 1).bit_length()) - count  # each number of pictures is compiled again: take few
         images = np.concatenate((images, np.zeros((rest, *images.shape[1:]), images.dtype)))
         return step(*_values(model), images)[:count]
 

@@ -138,7 +138,7 @@ class Experiment:
         False,
     )
     precise_batch_norm: bool = setting(
-        "Before each validation, take BatchNormalization's statistics anew from 2,048 unaugmented training "
+        "Before each validation, recompute BatchNormalization's statistics from 2,048 unaugmented training "
         "images (Wu and Johnson 2021); training is as without.",
         FLAG,
         False,
@@ -309,7 +309,7 @@ def parse_changes(changes: dict | str | None) -> dict:
     """
     if isinstance(changes, dict):
         return changes
-    with suppress(ValueError, SyntaxError, AttributeError, TypeError):  # of what is no text, too
+    with suppress(ValueError, SyntaxError, AttributeError, TypeError):  # of what is not text, too
         text = (changes or "").strip()
         if text.startswith("{"):
             with suppress(json.JSONDecodeError):
@@ -380,7 +380,7 @@ def _original(
 
 # Everything learns, slowly: the ImageNet weights are a start, not the last word on faces. The warm-up keeps
 # the new head's first guesses from spoiling them. In the few steps of a small dataset BatchNormalization's
-# moving statistics stay near those of ImageNet, and the run at chance: they are taken anew.
+# moving statistics stay near those of ImageNet, and the run at chance: they are recomputed.
 _FINETUNE = Experiment(
     "finetune",
     "xception",

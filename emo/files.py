@@ -144,7 +144,7 @@ def user_path(given: str | Path) -> Path:
     except (OSError, ValueError) as error:
         shown = f"{str(given)[:60]}…" if len(str(given)) > 60 else str(given)
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{shown!r} is no path that can be opened ({reason}); check it.") from None
+        raise UserError(f"{shown!r} is not a path that can be opened ({reason}); check it.") from None
     return path
 
 

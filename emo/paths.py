@@ -213,7 +213,7 @@ def _folder(given: str | Path) -> Path:
     try:
         return Path(given).expanduser().resolve()
     except (RuntimeError, OSError, ValueError) as error:  # ~nobody, a link to itself, a null character
-        raise UserError(f"{str(given)[:200]!r} is no folder ({error}); give another path.") from None
+        raise UserError(f"{str(given)[:200]!r} is not a folder ({error}); give another path.") from None
 
 
 def is_fetched(model: Path) -> bool:

@@ -165,7 +165,7 @@ recorder.Recorder.on_train_batch_end = dying
     assert start(training(experiment, paths, killed)).wait(timeout=400) == -signal.SIGKILL
     after = 'print(json.dumps(run.history.to_dict(orient="list")))'
     output = run(training(experiment, paths, after=after))
-    assert "Going on with the run" in output and "in epoch 2 of 3" in output
+    assert "Resuming the run" in output and "in epoch 2 of 3" in output
     went_on = json.loads(output.splitlines()[-1])
     for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
         np.testing.assert_allclose(went_on[name], unbroken[name], rtol=1e-4, err_msg=name)

@@ -139,8 +139,8 @@ def test_what_is_not_there_is_one_sentence(arguments, sentence, capsys):
         ),
         (["predict", "photos", "--csv", "a.csv", "--json"], "--csv writes a table and --json prints one: "),
         (["predict", "a.jpg", "--faces"], "--faces is for a folder; in a single photo all faces are found"),
-        (["demo", "--port", "99999"], "--port 99999 is no port; give a number from 1 to 65535."),
-        (["demo", "--port", "0"], "--port 0 is no port; give a number from 1 to 65535."),
+        (["demo", "--port", "99999"], "--port 99999 is not a port; give a number from 1 to 65535."),
+        (["demo", "--port", "0"], "--port 0 is not a port; give a number from 1 to 65535."),
     ],
 )
 def test_what_cannot_be_meant_is_told_before_any_work(arguments, sentence, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The package as `pip install .` leaves it: alone, in a folder that is no clone."""
+"""The package as `pip install .` leaves it: alone, in a folder that is not a clone."""
 
 import os
 import shutil

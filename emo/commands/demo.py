@@ -36,7 +36,7 @@ def add(commands) -> None:
 def run(chosen: argparse.Namespace) -> None:
     """Waits until Ctrl-C."""
     if chosen.port is not None and not 0 < chosen.port < 2**16:
-        raise UserError(f"--port {chosen.port} is no port; give a number from 1 to 65535.")
+        raise UserError(f"--port {chosen.port} is not a port; give a number from 1 to 65535.")
     from emo.inference.live_page import demo
 
     demo(_opened(chosen), chosen.share, chosen.port)

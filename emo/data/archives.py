@@ -16,7 +16,7 @@ from emo.data.zip_names import decode_names
 from emo.errors import UserError
 from emo.files import files_below, is_junk
 
-MAX_TABLE_BYTES = 2**32  # of a file that is no photo, such as fer2013.csv (0.3 GB)
+MAX_TABLE_BYTES = 2**32  # of a file that is not a photo, such as fer2013.csv (0.3 GB)
 MAX_RATIO, RATIO_FROM = 100, 2**30  # photos of more than a GB that shrink a hundredfold are a bomb
 # zipfile unpacks a whole block of the others at once, even gigabytes, and hardly a zip of photos has them
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -122,9 +122,9 @@ def check_zip(path: Path, name: str) -> None:
     for signature, what in OTHER_ARCHIVES.items():
         if start.startswith(signature):
             raise UserError(
-                f"{name} is no complete zip file but {what}; unpack it yourself, and pass the folder."
+                f"{name} is not a complete zip file but {what}; unpack it yourself, and pass the folder."
             )
-    fault = "is no complete zip file (cut short, or no zip)"
+    fault = "is not a complete zip file (truncated, or not a zip at all)"
     raise UserError(f"{name} {fault}; download or make it again, or pass a folder.")
 
 

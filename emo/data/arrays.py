@@ -11,7 +11,7 @@ from PIL import Image
 from emo.errors import UserError
 
 CHANNELS = (1, 3, 4)
-SMALLEST = 8  # pixels a side of a picture in a batch of grey ones: (48, 48, 2) is no batch
+SMALLEST = 8  # pixels a side of a picture in a batch of grey ones: (48, 48, 2) is not a batch
 DARKEST = 10.0  # a float photo in 0–255 that is nowhere brighter would be black: its range is another
 SLACK = 0.01  # of rounding, and of those who divide by 127 or 128
 # the range of floats → what is added, and by what that is multiplied, to bring it to 0–255
@@ -26,7 +26,7 @@ def as_pictures(given) -> list[str | Path | Image.Image | np.ndarray]:
     (h, w, 4)) or of several ((n, h, w) or (n, h, w, channels)), the same in nested lists, or an iterable of
     files, PIL images, and arrays, tensors or nested lists of one picture each. Values are integers or floats
     in 0–255, or booleans. Floats in 0–1 or −1–1 are brought there, and a sentence is printed; the range is
-    that of all of them together. Raises UserError where it is unclear, and for what is no picture.
+    that of all of them together. Raises UserError where it is unclear, and for what is not a picture.
     """
     if isinstance(given, (str, Path, Image.Image)):
         return [given]
@@ -65,12 +65,12 @@ def _item(given) -> str | Path | Image.Image | np.ndarray:
     if isinstance(given, (str, Path, Image.Image)):
         return given
     if not hasattr(given, "__array__") and not isinstance(given, (list, tuple)):
-        raise UserError(f"{_kind(given)} is no picture; give files, PIL images or arrays.")
+        raise UserError(f"{_kind(given)} is not a picture; give files, PIL images or arrays.")
     array = _array(given)
     if not _is_one(array.shape):
         first = array.ndim == 3 and array.shape[0] in CHANNELS
         hint = ": np.moveaxis(array, 0, -1) puts the channels last" if first else ""
-        raise UserError(f"An array of shape {array.shape} is no picture; {SHAPES}{hint}.")
+        raise UserError(f"An array of shape {array.shape} is not a picture; {SHAPES}{hint}.")
     return _filled(array[None])
 
 
@@ -93,7 +93,7 @@ def _batch(array: np.ndarray) -> np.ndarray:
             f"An array of shape {shape} may be three grey pictures, or one whose channels come first; "
             "give list(array) for the former, np.moveaxis(array, 0, -1) for the latter."
         )
-    raise UserError(f"An array of shape {shape} is no picture; {SHAPES}, or several of one size.")
+    raise UserError(f"An array of shape {shape} is not a picture; {SHAPES}, or several of one size.")
 
 
 def _filled(batch: np.ndarray) -> np.ndarray:
@@ -160,5 +160,5 @@ def _range(batch: np.ndarray) -> str | None:
         return "0–255"
     raise UserError(
         f"An array of shape {shape} and type {batch.dtype} holds values from {low:.6g} to {high:.6g}, which "
-        "are no picture's; give numbers in 0–255."
+        "are not a picture's; give numbers in 0–255."
     )

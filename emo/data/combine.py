@@ -14,7 +14,7 @@ def check_dataset_name(name: str) -> None:
     """Raises UserError for a name that no file name can begin with."""
     if not re.fullmatch(r"[\w-]{1,40}", name):
         raise UserError(
-            f"add={name!r} is no name for a dataset; give up to 40 letters, digits, - or _, such as "
+            f"add={name!r} is not a name for a dataset; give up to 40 letters, digits, - or _, such as "
             "'affectnet'."
         )
 

@@ -115,7 +115,7 @@ def _locate(source: str, paths: Paths) -> _Place:
     if not link and re.match(r"https?://", source, re.IGNORECASE):
         return _Place(source, url=source)
     if not link and re.match(r"\w+://", source):
-        raise UserError(f"{source} is no address that can be fetched; give one of http(s), or a path.")
+        raise UserError(f"{source} is not an address that can be fetched; give one of http(s), or a path.")
     if not drive_id:
         # the notebooks work in the clone, and what the machine's panel shows lies beside it
         folders = (Path.cwd(), paths.root, paths.root.parent, *filter(Path.is_dir, NOTEBOOK_FILES))
@@ -190,7 +190,7 @@ def _missing(place: _Place) -> UserError:
 
 
 def _fetch(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
-    """Installs what is there; photos a folder."""
+    """Installs what is there; photos per folder."""
     with _opened(place, paths, encoding) as source:
         photos, notes = arrange(source.members, place.name)
         _check_free(photos, paths, place.name)
@@ -200,7 +200,7 @@ def _fetch(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
 
 
 def _fetch_further(place: _Place, paths: Paths, encoding: str | None, name: str) -> dict[str, int]:
-    """Puts a further dataset of that name beside the first, or what is new in it; photos a folder."""
+    """Puts a further dataset of that name beside the first, or what is new in it; photos per folder."""
     if not occupied(paths):
         raise KeepsDownload(f"{paths.data} is empty: fetch a first dataset, without add={name!r}.")
     classes = class_names(paths)
@@ -252,7 +252,7 @@ def _check_not_here(record: dict, name: str, place: _Place, digest: str | None =
 
 @contextmanager
 def _opened(place: _Place, paths: Paths, encoding: str | None) -> Iterator[Source]:
-    """The source, downloaded where that is needed; a download that is no dataset does not stay."""
+    """The source, downloaded where that is needed; a download that is not a dataset does not stay."""
     file = place.path
     if place.drive_id:
         file = download_drive(place.drive_id, place.name, paths.data)
@@ -274,7 +274,7 @@ def _opened(place: _Place, paths: Paths, encoding: str | None) -> Iterator[Sourc
 
 
 def _update(place: _Place, paths: Paths, encoding: str | None) -> dict[str, int]:
-    """Adds what is new in a source that was fetched before, or says that nothing is; photos a folder."""
+    """Adds what is new in a source that was fetched before, or says that nothing is; photos per folder."""
     record = read_record(paths.dataset_record)
     with open_source(place.path, place.name, encoding) as source:
         photos, notes = arrange(source.members, place.name)
@@ -310,7 +310,7 @@ def _classes_fault(photos: dict, paths: Paths) -> str:
         return ""
     found = {place.split("/")[1] for place in photos if place.startswith("train/")}
     fault = folders_fault(read_class_names(paths.class_names), found)
-    return f"{paths.class_names} is not met, as it {fault}" if fault else ""
+    return f"{paths.class_names} does not match, as it {fault}" if fault else ""
 
 
 def _split_fault(photos: dict[str, Member], paths: Paths) -> str:

@@ -1,4 +1,4 @@
-"""Where the face is in a photo: found once, kept in `data/faces.csv`, cropped and levelled everywhere alike.
+"""Where the face is in a photo: found once, kept in `data/faces.csv`, cropped and aligned everywhere alike.
 
 The detector is MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment Using Multi-task Cascaded
 Convolutional Networks") of the package mtcnn, which holds its weights.
@@ -29,12 +29,12 @@ from emo.errors import UserError
 from emo.files import write_text
 from emo.paths import Paths
 
-RECIPE = 3  # counts the changes of how faces are found: those kept by an older one are found anew
+RECIPE = 3  # counts the changes of how faces are found: those kept by an older one are found again
 WHOLE = Crop(side=1.25)  # the photo with room around it, as a face may fill it
 VIEW = 160  # pixels a side of what the detector sees; it finds faces from 20 on: a sixth of the photo's side
 ALL_VIEW = 800  # the same where every face is wanted: a thirtieth of the photo's side
 TURNS = (30, -30)  # degrees, tried where no face was upright: MTCNN misses many tilted by more than 20
-CLOSE, CLOSE_VIEW = 0.5, 96  # margin and pixels of a second look, levelled: a third of the angle's error
+CLOSE, CLOSE_VIEW = 0.5, 96  # margin and pixels of a second look, aligned: a third of the angle's error
 SAME = 0.5  # of a face's side: what a closer look finds farther away is another face
 SEVERAL = 0.5  # a face of this share of the largest one's side is more than background
 ALL_SEVERAL = 0.25  # the same where every face is wanted
@@ -215,14 +215,14 @@ def _search(
             found[index] = faces
     seen = [(i, face) for i, faces in enumerate(found) if len(faces) == 1 or closer_to_all for face in faces]
     closer = look([i for i, _ in seen], [face.with_margin(CLOSE) for _, face in seen], CLOSE_VIEW)
-    levelled = [[] for _ in found]
+    aligned = [[] for _ in found]
     for (index, face), faces in zip(seen, closer, strict=True):
         # the closer look may show a neighbour as well, or instead
         same = [near for near in faces if face.distance(near) < SAME * face.side]
         # what only a turned view showed is often no face
-        levelled[index] += sorted(same, key=face.distance)[:1] or [face] * upright[index]
+        aligned[index] += sorted(same, key=face.distance)[:1] or [face] * upright[index]
     for index, _ in seen:
-        found[index] = levelled[index]
+        found[index] = aligned[index]
     return found
 
 

@@ -44,7 +44,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-REASONS = (  # how those begin that this module and a scan give for a file that is no picture
+REASONS = (  # how those begin that this module and a scan give for a file that is not a picture
     "not a photo (",
     "a name that a table cannot hold",
     "a folder that cannot be opened",
@@ -61,7 +61,7 @@ _one_large = threading.Lock()
 
 
 class Unusable(Exception):
-    """Why a file is no picture for training, in a few words."""
+    """Why a file is not a picture for training, in a few words."""
 
 
 class Photo(NamedTuple):
@@ -110,7 +110,7 @@ def decode_whole(data: bytes, limit: int) -> Image.Image:
 
 
 def square(image: Image.Image, size: int, crop: Crop | None = None) -> Image.Image:
-    """The picture in RGB, stretched to size × size; or its crop, levelled, at that size."""
+    """The picture in RGB, stretched to size × size; or its crop, aligned, at that size."""
     width, height = image.size
     with _one_large if width * height > LARGE else nullcontext():
         if crop:

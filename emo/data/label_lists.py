@@ -191,7 +191,7 @@ def _rows(member: Member, name: str) -> list[Row]:
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
-        raise UserError(f"{name} has {member.path}, which is no CSV ({error}); write it anew.") from None
+        raise UserError(f"{name} has {member.path}, which is not a CSV ({error}); write it again.") from None
     head = heading(table[0]) if table else []
     path, label, usage = (column(head, names) for names in (PATHS, LABELS, SPLIT_COLUMNS))
     if path is None and label is None and len(head) == 2 and head[0].endswith(IMAGE_SUFFIXES):

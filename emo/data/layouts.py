@@ -157,7 +157,7 @@ def _without_wrappers(entries: list) -> list:
 
 
 def _has_classes(entries: list, classes: Collection[str]) -> bool:
-    """Whether photos to test on lie in class folders: not in none, and not all in one that is no class."""
+    """Whether photos to test on lie in class folders: not in none, and not all in one that is not a class."""
     folders = {parts[0].casefold() if len(parts) > 1 else "" for parts, _ in entries}
     return folders != {""} and (len(folders) > 1 or bool(folders & classes))
 

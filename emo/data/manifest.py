@@ -44,7 +44,7 @@ def class_names(paths: Paths) -> tuple[str, ...]:
         names = read_class_names(paths.class_names)
         if folders and (fault := folders_fault(names, folders)):
             advice = "fix the folders, or delete the file if you keep no model of its classes"
-            raise UserError(f"{paths.class_names} is not met: {paths.train} {fault}; {advice}.")
+            raise UserError(f"{paths.class_names} does not match: {paths.train} {fault}; {advice}.")
     elif folders:
         names = tuple(folders)
     else:
@@ -109,9 +109,9 @@ def check_class_names(names: Iterable[str], where: str | Path) -> None:
 
 
 def folders_fault(names: Iterable[str], found: Iterable[str]) -> str:
-    """How class folders differ from class names: "lacks its sad and adds anger", "" where they agree."""
+    """How class folders differ from class names: "lacks sad and adds anger", "" where they agree."""
     missing, extra = sorted(set(names) - set(found)), sorted(set(found) - set(names))
-    faults = [f"lacks its {', '.join(missing)}"] * bool(missing) + [f"adds {', '.join(extra)}"] * bool(extra)
+    faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"adds {', '.join(extra)}"] * bool(extra)
     return " and ".join(faults)
 
 
@@ -144,7 +144,9 @@ def scan_dataset(folder: str | Path, names: Iterable[str] | None = None) -> pd.D
     """
     folder = Path(folder).expanduser().absolute()  # links stay: data/ may be one to another disk
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; check the path, set SOURCE, or run the prep notebook first.")
+        raise UserError(
+            f"{folder} is not a folder; check the path, set SOURCE, or run the prep notebook first."
+        )
     files = sorted(files_below(folder), key=Path.as_posix)
     labels = ["" if file.parent == folder else nfc(file.relative_to(folder).parts[0]) for file in files]
     names = None if names is None else tuple(names)
@@ -212,7 +214,7 @@ def _inspect(path: Path) -> tuple:
 
 
 def printable(name: str) -> str:
-    """The name; what a table could not hold is escaped: bytes that are no text, line ends, a last space."""
+    """The name; what a table could not hold is escaped: bytes that are not text, line ends, a last space."""
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f]|\s$", lambda found: f"\\x{ord(found[0]):02x}", name)
 

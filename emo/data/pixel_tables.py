@@ -22,7 +22,7 @@ def by_pixels(members: list[Member], name: str) -> Layout | None:
     """The layout of the largest table of pixels among `members`; None where there is none.
 
     Tables of one split each (train.csv, test.csv) go together where none has a column for the split. Raises
-    UserError for a row that is no square picture of an emotion.
+    UserError for a row that is not a square picture of an emotion.
     """
     tables = [table for member in members if (table := _table(member))]
     if not tables:
@@ -122,7 +122,7 @@ class PixelTable:
                     elif any(cells):
                         raise UserError(f"{name}, row {number} is cut short; download {self.stem}.csv again.")
             except csv.Error as error:
-                raise UserError(f"{name} is no table of pixels ({error}); download it again.") from None
+                raise UserError(f"{name} is not a table of pixels ({error}); download it again.") from None
 
 
 def _lines(file: BinaryIO, bar: tqdm) -> Iterator[str]:

@@ -77,8 +77,10 @@ def _no_photos(members: list[Member], name: str) -> str:
     if packed:
         return f"{name} holds {packed[0]} and no photos; unpack that too, and give the folder as the source."
     if len(members) == 1 and members[0].path.casefold().endswith((".csv", ".tsv")):
-        wanted = "columns named pixels and emotion; give the folder that holds the photos that it lists"
-        return f"{name} holds no pictures, that is no {wanted}."
+        return (
+            f"{name} has no columns pixels and emotion, so it holds no photos; give the folder with the "
+            "photos it lists."
+        )
     return f"{name} has no photos inside ({' '.join(IMAGE_SUFFIXES)}); {WANTED}."
 
 

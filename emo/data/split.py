@@ -181,7 +181,7 @@ def _tell_untested(
         elif placed[placed.index.isin(used.index[used["source"] == source])].all():
             why = (
                 f"{name} has given them all a place: what has trained must not test. Delete the file to draw "
-                "anew, and train anew then."
+                "again, and train again then."
             )
         else:
             why = "its classes have too few different photos without a duplicate elsewhere; add some."
@@ -305,7 +305,7 @@ def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame
         raise UserError(f"{paths.train / empty[0]} has no readable photos to train on; add some.")
     if val.empty:
         raise UserError(
-            f"{paths.val} has no readable photos; add some, or delete it and data/split.csv to split anew."
+            f"{paths.val} has no readable photos; add some, or delete it and data/split.csv to split again."
         )
     return train, val
 
@@ -384,7 +384,7 @@ def relabelled(photos: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     names = class_names(paths)
     for path, label in new.items():
         if label not in names:
-            fault = f"calls {printable(path)} {label!r}, which is no class"
+            fault = f"calls {printable(path)} {label!r}, which is not a class"
             raise UserError(f"{paths.relabel} {fault}; choose one of {', '.join(names)}.")
     if twice := list(new.index[new.index.duplicated()]):
         raise UserError(f"{paths.relabel} names {printable(twice[0])} twice; keep one of the lines.")
@@ -451,7 +451,7 @@ def _read_split(paths: Paths) -> pd.DataFrame:
             fault = (
                 f"has no whole number from 0 up in {name!r} of {printable(table.loc[wrong, 'path'].iloc[0])}"
             )
-            raise UserError(f"{paths.split} {fault}; correct the line, or delete the file to split anew.")
+            raise UserError(f"{paths.split} {fault}; correct the line, or delete the file to split again.")
         table[name] = table[name].astype(int)
     wrong = table[~table["split"].isin(SPLITS) | table["path"].duplicated()]
     if len(wrong):

@@ -1,4 +1,4 @@
-"""What the names in datasets mean: splits, numbered classes, parts that are no class, words for emotions."""
+"""What the names in datasets mean: splits, numbered classes, parts of a dataset, words for emotions."""
 
 import re
 import unicodedata
@@ -134,7 +134,7 @@ def numbers_of(names: Collection[str]) -> dict[str, int]:
 
 
 def named_classes(names: Collection[str], hints: str) -> tuple[dict[str, str], str]:
-    """What numbered classes mean, and a sentence about it; nothing where the names are no numbers.
+    """What numbered classes mean, and a sentence about it; nothing where the names are not numbers.
 
     `hints` are the names in and of the source. Where they name no dataset, numbers stay: datasets have them
     in different orders (AffectNet, FER+ and CK+ all use 0–7).

@@ -85,7 +85,7 @@ def _encoding(names: Sequence[bytes], wanted: str | None, source: str) -> tuple[
     shown = " or ".join(f'encoding="{page}" for {_some(readings[page], 2)}' for page in ranked[:3])
     raise UserError(
         f"{source} does not say in which letters its names are written; pass {shown or 'encoding='}, or zip "
-        "the photos anew."
+        "the photos again."
     )
 
 
@@ -95,7 +95,7 @@ def check_encoding(encoding: str | None) -> None:
         "".encode(codecs.lookup(encoding or "utf-8").name)
     except (LookupError, ValueError):
         raise UserError(
-            f'encoding={encoding!r} is no encoding of text; give one such as "cp866" or leave it out.'
+            f'encoding={encoding!r} is not an encoding of text; give one such as "cp866" or leave it out.'
         ) from None
 
 

@@ -55,7 +55,7 @@ def fit_temperature(predictions: pd.DataFrame) -> float:
 
     Dividing log-probabilities by it (`apply_temperature`) changes confidences, never answers. Guo et al.
     2017, section 4.2. Within 0.05–20. Raises UserError for a table without labels or without rows, and for
-    labels that are no class.
+    labels that are not classes.
     """
     if "label" not in predictions:
         raise UserError("A temperature needs labelled photos: fit it on evaluate(…).predictions.")

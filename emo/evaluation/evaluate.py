@@ -298,7 +298,7 @@ def _validation_answers(classifier: Predictor, paths: Paths) -> pd.DataFrame | N
 
 
 def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
-    """Writes the temperature of the validation photos into the model's `.h5`, and opens it anew.
+    """Writes the temperature of the validation photos into the model's `.h5`, and opens it again.
 
     Answers stay, confidences change, in every program that opens the file: `divide_logits`. Its metadata tell
     `temperature`, and in `abstain_below` the confidence that SURE of the validation photos reach. A second
@@ -306,9 +306,11 @@ def calibrate(classifier: Predictor, paths: Paths) -> Classifier:
     that was fetched from the Hub, and where the validation photos are away.
     """
     if not isinstance(classifier, Classifier) or "assumed" in classifier.metadata:
-        raise UserError(f"{classifier.name} is no .h5 of this project: only such a file can be calibrated.")
+        raise UserError(
+            f"{classifier.name} is not a .h5 of this project; only such a file can be calibrated."
+        )
     if classifier.path.resolve() == EMO_MINI:
-        raise UserError(f"{EMO_MINI.name} comes with the project, calibrated: copy it to calibrate it anew.")
+        raise UserError(f"{EMO_MINI.name} comes with the project, calibrated: copy it to calibrate it again.")
     if is_fetched(classifier.path):
         raise UserError(
             f"{classifier.name} is the Hub's file, whose checksum is known: copy {classifier.path} into "

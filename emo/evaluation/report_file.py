@@ -172,7 +172,7 @@ def read_report(path: str | Path) -> Report:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{path.name} is no report that save_report wrote, or is damaged ({reason:.120})."
+            f"{path.name} is not a report that save_report wrote, or is damaged ({reason:.120})."
         ) from error
 
 
@@ -193,9 +193,9 @@ def _checked_table(saved: dict) -> pd.DataFrame:
     texts = table[of_text].map(lambda cell: isinstance(cell, str))
     figures = table[known[3:]].map(lambda cell: type(cell) in (int, float) and 0 <= cell <= 1.000001)
     if not texts.all(axis=None) or not figures.all(axis=None):
-        raise ValueError("a photo's answer is no text, or a confidence not between 0 and 1")
+        raise ValueError("a photo's answer is not text, or a confidence not between 0 and 1")
     if not set(table.label) | set(table.emotion) <= set(names):
-        raise ValueError("a photo has a label that is no class")
+        raise ValueError("a photo has a label that is not a class")
     if "duplicate" in table and not table.duplicate.map(lambda cell: isinstance(cell, bool)).all():
         raise ValueError("duplicate must be true or false")
     if not isinstance(saved["model"], str) or not isinstance(saved["split"], str):

@@ -19,7 +19,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path, sample: str | 
     its order, spelled as there, under its header, with a byte order mark only if it has one; without it there
     is one, for Excel. A photo that could not be read has an empty emotion, and is named. An existing file is
     kept: the new one gets the next free number in its name. Raises UserError where `sample` names other
-    photos, or is no table of two columns.
+    photos, or is not a table of two columns.
     """
     rows = pd.DataFrame(
         {"image_path": [Path(file).name for file in predictions.path], "emotion": predictions.emotion}
@@ -42,9 +42,9 @@ def _as_in_sample(rows: pd.DataFrame, sample: Path) -> pd.DataFrame:
     """`rows` (image_path, emotion) in the order and with the spelling of the competition's own example."""
     try:
         wanted = pd.read_csv(sample, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:  # pandas' own, and of bytes that are no text
+    except ValueError as error:  # pandas' own, and of bytes that are not text
         reason = str(error).strip()
-        raise UserError(f"{sample} is no CSV ({reason}); download it again, or take it away.") from None
+        raise UserError(f"{sample} is not a CSV ({reason}); download it again, or take it away.") from None
     if wanted.shape[1] != 2:
         raise UserError(
             f"{sample} has the columns {', '.join(wanted)}, where a submission has two (the photo and its "

@@ -30,7 +30,7 @@ from emo.paths import EMO_MINI
 # of a model trained on whole photos: FER2013's are as large as the face that find_faces sees in them
 # (371 of 400 drawn at random: median of photo / face 0.98, half of them 0.89–1.06)
 FACE_MARGIN = 0.0
-# of the folder that a .keras may be instead of a zip file, and of TensorFlow's, which is no model here
+# of the folder that a .keras may be instead of a zip file, and of TensorFlow's, which is not a model here
 MODEL_FOLDERS = ("config.json", "saved_model.pb")
 EMO_MINI_NAMES = (EMO_MINI.name, EMO_MINI.stem)
 STAMP = re.compile(r"emo_classificator_best_(\d{12})_")  # of `RunFiles.reserve`: yymmddHHMMSS
@@ -128,7 +128,7 @@ class Classifier(Predictor):
         if lost.any():
             raise UserError(
                 f"{self.name} gives no numbers (NaN) for {lost.sum()} of {len(lost)} readable pictures: its "
-                "weights are damaged, or too large for its precision; copy or train it anew."
+                "weights are damaged, or too large for its precision; copy it again or retrain it."
             )
         probabilities[loaded.unreadable] = np.nan
         return probabilities
@@ -183,7 +183,7 @@ def load_classifier(
 
 
 def store_temperature(classifier: Classifier, temperature: float, abstain_below: float) -> Classifier:
-    """Divides the log-probabilities of a `.h5` of ours by `temperature`, in the file, and opens it anew.
+    """Divides the log-probabilities of a `.h5` of ours by `temperature`, in the file, and opens it again.
 
     The file then tells its temperature, all in all, and `abstain_below`, a confidence in 0–1. Raises
     UserError where it does not end in a softmax, or cannot be written.
@@ -204,7 +204,7 @@ def find_model(model: str | Path, folder: Path) -> Path:
     Its ending may be left out. A relative path that leads to no file counts by its name in `folder`, which is
     printed. "emo_mini" is the model that comes with the project; it is taken, which is printed, where
     `model` is empty and the folder has none. Prints which links to nothing were passed over. Raises UserError
-    for what is no path, and with the models that there are where none has that name.
+    for what is not a path, and with the models that there are where none has that name.
     """
     if is_address(model):
         return fetch(model)
@@ -252,6 +252,6 @@ def _models_in(folder: Path) -> tuple[list[Path], list[str]]:
 def _made(file: Path) -> float:
     """When its run began, by its name, else when it was written: copying or calibrating it renews that."""
     if stamp := STAMP.match(file.name):
-        with suppress(ValueError):  # twelve digits that are no date
+        with suppress(ValueError):  # twelve digits that are not a date
             return datetime.strptime(stamp[1], "%y%m%d%H%M%S").timestamp()
     return file.stat().st_mtime

@@ -99,7 +99,7 @@ def export_model(
     read, and probabilities that differ by more than 0.001 where they are not of 8 bits: then no file is left.
     """
     if not isinstance(classifier, Classifier):
-        raise UserError("An ensemble is no single network: export each of its members, `ensemble.members`.")
+        raise UserError("An ensemble is several networks: export each of its members, `ensemble.members`.")
     if kind not in ENDINGS:
         raise UserError(f"There is no export to {kind!r}; choose one of {', '.join(ENDINGS)}.")
     if kind == "tflite_int8" and calibration is None:

@@ -61,7 +61,7 @@ def fetch(address: str | Path) -> Path:
     parts = ADDRESS.fullmatch(str(address))
     if not parts:
         raise UserError(
-            f"{address} is no address on the Hub; write hf://owner/name or hf://owner/name/file.h5, with "
+            f"{address} is not an address on the Hub; write hf://owner/name or hf://owner/name/file.h5, with "
             "@revision behind the name for a version other than the newest."
         )
     repo, file = parts["repo"], parts["file"]
@@ -98,12 +98,12 @@ def push(
     (`.md`, of `write_card`) with the header that the Hub reads; and its SHA-256, beside those of other files
     there. `license` is one that the Hub names, such as "cc-by-nc-4.0"; `dataset` is what it was trained on,
     by default what the card says. The Hub lists the card's results where they are this very file's. Where
-    other models lie there, its address ends in its file's name. Raises UserError for what is no model,
+    other models lie there, its address ends in its file's name. Raises UserError for what is not a model,
     without a token that may write there, and without a network.
     """
     if not re.fullmatch(REPO, repo):
         raise UserError(
-            f"{repo!r} is no name on the Hub; write owner/name, the owner being you or your organisation."
+            f"{repo!r} is not a name on the Hub; write owner/name, the owner being you or your organisation."
         )
     saved = _in_one_file(model)
     hub = _hub()
@@ -137,7 +137,7 @@ def push(
 def prepare(
     model: str | Path, repo: str, license: str = "other", dataset: str | None = None
 ) -> dict[str, Path | bytes]:
-    """What `push` uploads, by its name there, the model first. Raises UserError for what is no model."""
+    """What `push` uploads, by its name there, the model first. Raises UserError for what is not a model."""
     return _upload(_in_one_file(model), f"hf://{repo}", license, dataset, {})
 
 
@@ -172,10 +172,11 @@ def _readme(saved: SavedModel, address: str, license: str, dataset: str | None, 
     if card.is_file():
         text, facts, _ = read_card(card)  # without the comment, which is for this machine
         if fault := _fault(facts, path.name):
-            print(f"The Hub lists no results: {card.name} {fault}; write it anew with emo.write_card.")
+            print(f"The Hub lists no results: {card.name} {fault}; write it again with emo.write_card.")
         else:
             results = facts
-    sources = [source for source in facts.get("sources", ()) if "://" not in source]  # an address is no name
+    # an address is not a name
+    sources = [source for source in facts.get("sources", ()) if "://" not in source]
     datasets = [dataset] if dataset else [Path(source).stem for source in sources]
     header = _header(path.stem, license, datasets, results)
     use = USE.format(address=address, file=path.name, sums=SUMS, project=PROJECT)
@@ -184,7 +185,7 @@ def _readme(saved: SavedModel, address: str, license: str, dataset: str | None, 
 
 
 def _fault(facts: dict, file: str) -> str:
-    """Why the facts of a card are no results of the file; "" where they are."""
+    """Why the facts of a card are not results of the file; "" where they are."""
     if not all(isinstance(facts.get(name), float) for name, *_ in METRICS):
         return "tells none to a program, as it is older or by hand"
     return "" if facts.get("file") == file else f"tells those of {facts.get('file') or 'another model'}"

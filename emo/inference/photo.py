@@ -43,7 +43,7 @@ def open_photo(source, limit: int = MAX_SIDE) -> Image.Image | None:
 
     `source` is a path, an http(s) URL, the content of a file, a PIL image, an array of one picture as
     `as_pictures` takes it, or the button of `upload_photo`. Gives None, and says so, where nothing was chosen
-    yet: "", or no file at the button. Raises UserError for what is no picture or cannot be fetched.
+    yet: "", or no file at the button. Raises UserError for what is not a picture or cannot be fetched.
     """
     name = ""
     if is_upload_button(source):

@@ -73,7 +73,7 @@ class Predictor(ABC):
         `images`: a file, a folder (searched through, in the order of names), or what `as_pictures` takes:
         arrays, tensors, PIL images, a list of files or of these; `faces`: as for `crops`. A picture that
         cannot be read keeps its row, with emotion empty, and is named in one sentence, as are the files in a
-        folder that are no photos, and large photos of small faces, where there are few and `faces` is None.
+        folder that are not photos, and large photos of small faces, where there are few and `faces` is None.
         Raises UserError where there is nothing to predict.
         """
         sources = as_sources(images)
@@ -158,5 +158,5 @@ def _photos_in(folder: Path) -> list[Path]:
         held = f", but other files: {others}" if others else ""
         raise UserError(f"The folder {folder} holds no photos ({', '.join(IMAGE_SUFFIXES)}){held}.")
     if others:
-        print(f"{suffixes.total():,} of {len(files):,} files in {folder} are no photos: {others}.")
+        print(f"{suffixes.total():,} of {len(files):,} files in {folder} are not photos: {others}.")
     return photos

@@ -55,7 +55,7 @@ def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
     has the video's size, frames and duration, without sound: at a constant rate, the mean one, and below one
     per second with each frame repeated. Where it or `<name>_emotions.csv` exists, both get a number; the
     table's `attrs` hold the paths, as "copy" and "csv". Ctrl-C keeps what is done, whole. Raises UserError
-    for what is no video that can be read.
+    for what is not a video that can be read.
     """
     path = user_path(video)
     fps, total = _measure(path)
@@ -88,7 +88,7 @@ def classify_video(classifier: Predictor, video: str | Path) -> pd.DataFrame:
             write_text(table_path, BOM + text)
     if writer is None:
         raise UserError(
-            f"{path.name} holds no frame that can be read: it is no video, or damaged; copy it anew."
+            f"{path.name} holds no frame that can be read: it is not a video, or damaged; copy it again."
         )
     if total and writer.count < 0.9 * total:
         print(f"{path.name} tells of {total:,} frames; {writer.count:,} of them were classified.")

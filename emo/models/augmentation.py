@@ -131,7 +131,7 @@ class RandomAugmentation(keras.layers.Layer):
 
     `strength`, `color_jitter`, `random_erasing` and `mix` are the Experiment's; `resampling` is `resample`
     or, where XLA compiles the step, `resample_by_gathers`. Pictures (n, h, w, 3) in 0–255, the numbers of
-    `draw` and, with `mix`, of `draw_mixtures` → pictures, float32. It holds no weights and is no part of a
+    `draw` and, with `mix`, of `draw_mixtures` → pictures, float32. It holds no weights and is not part of a
     saved model. What is random comes with the pictures, so that a photo is augmented the same on one device
     and on several.
     """

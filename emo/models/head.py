@@ -44,7 +44,7 @@ def bring_head(model: keras.Model, experiment: Experiment, class_names: Sequence
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     if len(found) != len(dense):
         raise UserError(
-            f"{file.name} says that its head is {', '.join(head)}, and holds another: copy it anew."
+            f"{file.name} says that its head is {', '.join(head)}, and holds another: copy it again."
         )
     kernel, bias = dense[-1].get_weights()
     takes = [layer.kernel.shape for layer in dense[:-1]]  # "flatten" has more rows of larger pictures

@@ -62,7 +62,7 @@ def read_model(path: str | Path) -> SavedModel:
         network = network_in(opened)
         shape = network.input_shape
         if not shape or len(shape) != 4 or any(not (side is None or type(side) is int) for side in shape):
-            raise Unusable(f"takes input of shape {shape}, which is no picture")
+            raise Unusable(f"takes input of shape {shape}, which is not a picture")
         return SavedModel(path, network, metadata_of(opened))
 
 
@@ -224,7 +224,7 @@ def _attention(described: Layer, given: list, arrays: list[h5py.Dataset], common
 
 
 def _channels(x, picked: list[int], common: dict):
-    """Those channels of (n, h, w, channels), in that order: a 1 × 1 convolution, as slicing is no layer."""
+    """Those channels of (n, h, w, channels), in that order: a 1 × 1 convolution, as none slices."""
     layer = layers.Conv2D(len(picked), 1, use_bias=False, trainable=False, **common)
     y = layer(x)
     layer.set_weights([np.eye(x.shape[-1])[:, picked].reshape(1, 1, x.shape[-1], len(picked))])

@@ -18,7 +18,7 @@ from emo.models.saved_operations import Step, Tensor, is_operation, steps
 
 _CONVOLUTION = "kernel_size strides padding dilation_rate activation use_bias"
 # class name → its arguments that matter in prediction, as Keras 3 names them; LeakyReLU's alpha is Keras 2's.
-# LayerScale (ConvNeXt's), Channels and Slice (of operations) are no layers of Keras: the loader makes them
+# LayerScale (ConvNeXt's), Channels and Slice (of operations) are not layers of Keras: the loader makes them
 LAYERS: dict[str, str] = {
     "Activation": "activation",
     "Add": "",
@@ -223,7 +223,7 @@ def _kind(entry: dict) -> str:
 
 
 def _network(entry: dict, inputs: tuple[str, ...], trainable: bool, keras: int) -> Network | None:
-    """None for a layer that is no network."""
+    """None for a layer that is not a network."""
     kind, settings = _kind(entry), entry["config"]
     if kind not in NETWORKS:
         return None
@@ -286,7 +286,7 @@ def _of_applications(kind: str, settings: dict, inputs: tuple[str, ...]) -> list
 
 
 def _activation_after(arguments: dict, keras: int) -> list[Step]:
-    """The layers that an activation is when it is no function of Keras 3; it is then linear itself."""
+    """The layers that an activation is when it is not a function of Keras 3; it is then linear itself."""
     said = arguments.get("activation")
     if isinstance(said, Step):
         arguments["activation"] = "linear"

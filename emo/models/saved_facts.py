@@ -151,13 +151,13 @@ def _names_in(file: Path) -> tuple[str, ...] | dict | list:
             return json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError:
             raise UserError(
-                f"class_names={str(file)!r} is no JSON; give a file of one name a line."
+                f"class_names={str(file)!r} is not JSON; give a file with one name per line."
             ) from None
     return read_class_names(file, numbered=True)
 
 
 def _as_names(given) -> tuple[str, ...]:
-    """() for what is no list of names."""
+    """() for what is not a list of names."""
     if isinstance(given, Mapping):
         pairs = list(given.items())
         if all(isinstance(key, str) and not isinstance(value, str) for key, value in pairs):

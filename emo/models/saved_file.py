@@ -81,7 +81,7 @@ def sentences(path: Path) -> Iterator[None]:
             ) from None
         raise UserError(
             f"{path.name} could not be opened as a Keras model: it is damaged or of a kind unknown here "
-            f"({type(error).__name__}: {_printable(reason)}); copy it anew, or save it anew where it opens."
+            f"({type(error).__name__}: {_printable(reason)}); copy it again, or save it again where it opens."
         ) from error
 
 
@@ -145,7 +145,7 @@ def _open_keras(path: Path) -> Iterator[Opened]:
         )
         weights = _member(archive, WEIGHTS, "its weights")
     if not isinstance(said, dict):
-        raise Unusable(f"is damaged: its {SAVED_BY} is no table; copy it anew")
+        raise Unusable(f"is damaged: its {SAVED_BY} is not a table; copy it again")
     _check_heaps(weights)
     with h5py.File(io.BytesIO(weights), "r") as file:
         yield Opened(file, config, str(said.get("keras_version") or ""), json.dumps(said.get(OURS, {})))
@@ -154,7 +154,7 @@ def _open_keras(path: Path) -> Iterator[Opened]:
 def _member(archive: zipfile.ZipFile, name: str, what: str, most: int | None = None) -> bytes:
     """What a `.keras` has under a name, of at most so many bytes (None: as many as a model may ask for)."""
     if name not in archive.namelist():
-        raise Unusable(f"is a .keras file without {name}, {what}: copy it anew, or save it anew")
+        raise Unusable(f"is a .keras file without {name}, {what}: copy it again, or save it again")
     info = archive.getinfo(name)
     if info.flag_bits & 1:
         raise Unusable(f"is encrypted, and no .keras file is: {RESAVE}")
@@ -215,12 +215,12 @@ def contents(file: h5py.File) -> dict[str, h5py.Group | h5py.Dataset]:
 def numbers(array: h5py.Dataset, layer: str) -> np.ndarray:
     """The array of a layer's weights. Raises Unusable where they are not finite numbers."""
     if array.dtype.kind not in "fiu":
-        raise Unusable(f"is damaged: the weights of its layer {layer!r} are no numbers")
+        raise Unusable(f"is damaged: the weights of its layer {layer!r} are not numbers")
     values = array[()]
     if not np.isfinite(values).all():
         raise Unusable(
             f"cannot answer: weights of its layer {layer!r} are NaN or infinite, as its training diverged; "
-            "train it anew with a smaller learning rate, or take an earlier file"
+            "retrain it with a smaller learning rate, or take an earlier file"
         )
     return values
 
@@ -235,7 +235,7 @@ def attribute(item: h5py.Group, name: str, default=None):
         return default
     kind = h5py.h5a.open(item.id, name.encode()).get_type()
     if kind.get_class() == h5py.h5t.VLEN and not kind.is_variable_str():
-        raise Unusable("is damaged; copy it anew")
+        raise Unusable("is damaged; copy it again")
     return item.attrs[name]
 
 
@@ -269,7 +269,7 @@ def _no_file(path: Path) -> str:
         return f"is a folder with a SavedModel: {RESAVE}"
     if path.is_dir():
         return "is a folder: give the path of a .h5 or .keras in it"
-    return "is no file that could be read: give the path of a .h5 or .keras"
+    return "is not a file that could be read: give the path of a .h5 or .keras"
 
 
 def _something_else(path: Path) -> str:
@@ -307,7 +307,7 @@ def _something_else(path: Path) -> str:
         return f"is packed ({kind}): unpack it and give the .h5 inside"
     if head.startswith(PICTURES):
         return "is a picture and no model: give the path of a .h5"
-    return "is no .h5 model: it is damaged or of another kind; copy or train it anew"
+    return "is not a .h5 model: it is damaged or of another kind; copy it again or retrain it"
 
 
 def _zip(path: Path) -> str:
@@ -349,11 +349,11 @@ def _check_heaps(content: bytes | mmap.mmap) -> None:
         while at < end:
             index, size = struct.unpack_from("<H6xQ", content, at)
             if not index and not size:
-                raise Unusable("is damaged; copy it anew")
+                raise Unusable("is damaged; copy it again")
             at += size if not index else 16 + (size + 7) // 8 * 8
         heap = content.find(HEAP, max(min(at, end), heap + 16))
 
 
 def _printable(text: str) -> str:
-    """Without the halves of characters that h5py makes of bytes that are no UTF-8: printing them fails."""
+    """Without the halves of characters that h5py makes of bytes that are not UTF-8: printing them fails."""
     return text.encode(errors="replace").decode()

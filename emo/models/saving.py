@@ -74,7 +74,7 @@ def divide_logits(path: Path, temperature: float, metadata: dict) -> None:
     stock Keras and exports too. The file is changed whole or not at all.
     """
     if not h5py.is_hdf5(path):
-        raise Unusable("is no .h5: calibrate the .h5 that train saved, and export it anew")
+        raise Unusable("is not a .h5: calibrate the .h5 that train saved, and export it again")
     with open_model(path) as opened:
         network = network_in(opened)
         if network.last.activation != "softmax":
@@ -101,7 +101,7 @@ def metadata_of(opened: Opened) -> dict:
     """As `read_metadata`, of an open file. Raises Unusable where a value is none that `train` writes."""
     metadata = json.loads(opened.metadata)
     if not isinstance(metadata, dict):
-        raise Unusable("is damaged: its metadata are no table; copy or train it anew")
+        raise Unusable("is damaged: its metadata are not a table; copy it again or retrain it")
     for key, value in metadata.items():
         _check(key, value, CHECKS.get(key))
     for key, value in metadata.get("experiment", {}).items():

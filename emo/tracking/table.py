@@ -376,7 +376,7 @@ def _change_locked(paths: Paths, edit: Callable[[list[Row], Waiting], Row | None
         book = _or_aside(read_book, paths.experiments)
     except OSError as error:
         if lists[Sheet.RUNS] is None:
-            raise  # numbering anew would clash with the rows in there
+            raise  # renumbering would clash with the rows in there
         failed[paths.experiments] = error
     waiting = _read_waiting(paths)
     rows = _join(lists, book, waiting)

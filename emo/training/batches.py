@@ -18,7 +18,7 @@ def one_hot(labels: Iterable[str], class_names: Sequence[str]) -> np.ndarray:
 
 
 def class_weights(labels: np.ndarray, balance: float) -> np.ndarray:
-    """(1 / its share of the one-hot labels) ** balance a class, scaled to mean 1 over the labels."""
+    """(1 / its share of the one-hot labels) ** balance per class, scaled to mean 1 over the labels."""
     share = labels.mean(axis=0)
     weights = share**-balance
     return (weights / (share @ weights)).astype(np.float32)

@@ -85,7 +85,7 @@ class Progress:
         if counts[2:] != list(range(1, progress.epoch + 1)) or progress.seconds < 0:
             raise ValueError("its epochs are not in a row")
         if not all(map(math.isfinite, figures)) or not progress.best <= 1:
-            raise ValueError("its figures are no numbers")
+            raise ValueError("its figures are not numbers")
         # a name alone: it must not lead out of the folder
         if Path(progress.model_file).name != progress.model_file or progress.began.year < 2020:
             raise ValueError("it names no run")

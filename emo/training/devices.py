@@ -68,14 +68,14 @@ def use_xla(experiment: Experiment, steps: int, devices: int) -> bool:
 
     With TensorFlow on one GPU, where they are many enough to pay for it. `deterministic` makes a GPU's
     kernels add up in one order from here on, which TensorFlow does without XLA alone, and until Python is
-    started anew: a later run is told so. Raises UserError where JAX had to be told before it started.
+    restarted: a later run is told so. Raises UserError where JAX had to be told before it started.
     """
     on_gpu = bool(accelerators())
     if is_jax():
         if experiment.deterministic and on_gpu and DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
             raise UserError(
                 "deterministic=True: JAX must be told before it starts; set the environment variable "
-                f"XLA_FLAGS={DETERMINISTIC}, and start Python anew."
+                f"XLA_FLAGS={DETERMINISTIC}, and restart Python."
             )
         return True
     if on_gpu:

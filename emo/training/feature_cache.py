@@ -106,7 +106,7 @@ def frozen_features(
 
 
 def clear_features(paths: Paths) -> None:
-    """Empties `data/.features`; the next run computes what it needs anew. Prints what became free."""
+    """Empties `data/.features`; the next run computes again what it needs. Prints what became free."""
     if not paths.features.is_dir():
         print("There are no cached features.")
         return

@@ -80,9 +80,9 @@ class Recorder(keras.callbacks.Callback):
                 continue
             if arrays is None:
                 raise UserError(
-                    f"The run of {said.began:%Y-%m-%d %H:%M} cannot go on here: it was computed in another "
-                    "precision, or its frozen layers' outputs do not fit on this disk; train where it began "
-                    f"or, {anew(folder / said.model_file)}."
+                    f"The run of {said.began:%Y-%m-%d %H:%M} cannot be resumed here: it was computed in "
+                    "another precision, or its frozen layers' outputs do not fit on this disk; train where it "
+                    f"began or, {start_over(folder / said.model_file)}."
                 )
             progress = said
             break
@@ -110,7 +110,7 @@ class Recorder(keras.callbacks.Callback):
         if name and not mine:
             began = datetime.fromisoformat(before.date)
             self.claim.name(name, began)
-            return RunFiles.anew(folder, name, began)
+            return RunFiles.new(folder, name, began)
         files = RunFiles.reserve(self.plan.experiment, folder, self.claim.name)
         alike = files.model.name.split("_", 4)[4]  # without the date
         for file in mine or [file for file in damaged if run_of(file).endswith(alike)]:
@@ -146,8 +146,8 @@ class Recorder(keras.callbacks.Callback):
             # a disk that refused the better model may have taken the state behind it
             self.best, self.best_model.saved = min(progress.best, saved), read_metadata(self.files.model)
         print(
-            f"Going on with the run of {progress.began:%Y-%m-%d %H:%M} in epoch {progress.epoch + 1} of "
-            f"{self.plan.experiment.epochs} ({anew(self.files.model)})."
+            f"Resuming the run of {progress.began:%Y-%m-%d %H:%M} in epoch {progress.epoch + 1} of "
+            f"{self.plan.experiment.epochs} ({start_over(self.files.model)})."
         )
 
     @property
@@ -265,9 +265,9 @@ class Recorder(keras.callbacks.Callback):
         )
 
 
-def anew(model: Path) -> str:
+def start_over(model: Path) -> str:
     """How a user has a run begin again that would go on."""
-    return f"to begin anew, delete {model.stem}.* in {model.parent}"
+    return f"to start over, delete {model.stem}.* in {model.parent}"
 
 
 def relabelling(train_photos: pd.DataFrame, val_photos: pd.DataFrame) -> str:

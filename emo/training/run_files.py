@@ -64,7 +64,7 @@ class RunFiles:
         return files
 
     @classmethod
-    def anew(cls, folder: Path, name: str, date: datetime) -> RunFiles:
+    def new(cls, folder: Path, name: str, date: datetime) -> RunFiles:
         """Those of a run that left no state and begins again; a model that it finished stays till the end."""
         files = cls(folder / name, date)
         files.curve.unlink(missing_ok=True)

@@ -265,7 +265,7 @@ def test_a_dataset_that_was_not_fetched_here_is_told(fresh, tmp_path, capsys, lo
     told = capsys.readouterr().out
     assert told.count(AWAY) == told.count("\n") == 1
     assert "ADD_SOURCE" in told and "--add second" in told
-    (fresh.train / "happy/mine.png").write_bytes(photo("mine"))  # all is read and the CSV written anew
+    (fresh.train / "happy/mine.png").write_bytes(photo("mine"))  # all is read and the CSV written again
     look(fresh)
     assert capsys.readouterr().out.count(AWAY) == 1
     fetch_dataset(tmp_path / "second.zip", fresh, add="second")

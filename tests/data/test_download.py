@@ -262,7 +262,7 @@ def test_class_names_of_another_data_set_are_respected(paths, archive):
     before = snapshot(paths.data)
     with pytest.raises(UserError) as error:
         fetch_dataset(archive, paths)
-    assert "class_names.txt" in sentence(error) and "lacks its sad and adds anger" in sentence(error)
+    assert "class_names.txt" in sentence(error) and "lacks sad and adds anger" in sentence(error)
     assert snapshot(paths.data) == before
     paths.class_names.write_text("happy\nanger\n")
     fetch_dataset(archive, paths)

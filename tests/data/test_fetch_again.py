@@ -159,7 +159,7 @@ def test_class_names_alone_stand_in_the_way_in_one_sentence(paths, tmp_path):
         fetch_dataset(source, paths)
     assert all(
         word in sentence(error)
-        for word in ("lacks its sad and adds anger", "test_kaggle already holds", "set_aside")
+        for word in ("lacks sad and adds anger", "test_kaggle already holds", "set_aside")
     )
     set_aside_dataset(paths)
     assert fetch_dataset(source, paths)["test_kaggle"] == 1

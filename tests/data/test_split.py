@@ -195,7 +195,7 @@ def test_a_photo_that_is_away_keeps_its_place(photos):
     content = place.read_bytes()
     place.unlink()
     assert away not in names(load_split(photos))
-    write_photos(photos.train, 1, classes=("sad",), seed=9)  # has everything read and the CSV written anew
+    write_photos(photos.train, 1, classes=("sad",), seed=9)  # has everything read and the CSV written again
     assert away not in names(load_split(photos))
     place.write_bytes(content)
     assert away in in_split(load_split(photos), "val")
@@ -285,7 +285,7 @@ def test_what_has_trained_is_not_set_aside_to_test_later(photos, capsys):
     table = split(photos)
     capsys.readouterr()
     pd.testing.assert_frame_equal(split(photos, test=0.1), table)
-    assert "Delete the file to draw anew" in capsys.readouterr().out
+    assert "Delete the file to draw again" in capsys.readouterr().out
     photos.split.unlink()
     assert len(in_split(split(photos, test=0.1), "test")) > 0
     assert "Delete the file" not in capsys.readouterr().out
@@ -460,7 +460,7 @@ class TestRelabel:
     @pytest.mark.parametrize(
         "lines, complaint",
         [
-            ("train/sad/sad_000.jpg,glad", "'glad', which is no class; choose one of anger, happy, sad"),
+            ("train/sad/sad_000.jpg,glad", "'glad', which is not a class; choose one of anger, happy, sad"),
             ("train/sad/none.jpg,happy", "none.jpg, which is not in data/"),
             ("train/sad/sad_000.jpg,happy\ntrain/sad/sad_000.jpg,anger", "twice"),
         ],

@@ -371,7 +371,7 @@ def test_nine_of_ten_validation_photos_are_answered_above_abstain_below(too_sure
 
 def test_what_cannot_be_calibrated_is_a_sentence_and_the_file_stays(too_sure, classifier, colours, tmp_path):
     content = too_sure.path.read_bytes()
-    with pytest.raises(UserError, match=r"is no \.h5 of this project"):
+    with pytest.raises(UserError, match=r"is not a \.h5 of this project"):
         calibrate(Ensemble([too_sure, classifier]), colours)
     with pytest.raises(UserError, match="has no photos of the classes"):
         calibrate(too_sure, get_paths(tmp_path / "empty"))
@@ -379,7 +379,7 @@ def test_what_cannot_be_calibrated_is_a_sentence_and_the_file_stays(too_sure, cl
     keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]).save(
         foreign
     )
-    with pytest.raises(UserError, match=r"is no \.h5 of this project"):
+    with pytest.raises(UserError, match=r"is not a \.h5 of this project"):
         calibrate(load_classifier(foreign, class_names=NAMES, preprocessing="none"), colours)
     assert too_sure.path.read_bytes() == content
 
@@ -577,8 +577,8 @@ def test_on_a_full_disk_no_submission_is_begun(full_disk):
         ),
         ("image_path,emotion\n1.jpg,a\n1.jpg,a\n2.jpg,a\n3.jpg,a\n", r"1\.jpg missing;"),
         ("image_path\n1.jpg\n", "has the columns image_path, where a submission has two"),
-        ("", "is no CSV"),
-        ("image_path,emotion\n1.jpg,a\n2.jpg,a,b\n", r"is no CSV \(.*line 3.*\);"),
+        ("", "is not a CSV"),
+        ("image_path,emotion\n1.jpg,a\n2.jpg,a,b\n", r"is not a CSV \(.*line 3.*\);"),
     ],
 )
 def test_a_sample_of_other_photos_is_told_by_name_and_nothing_written(tmp_path, text, says):

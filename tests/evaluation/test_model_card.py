@@ -88,7 +88,7 @@ def test_what_the_model_reaches_with_flip_is_not_published_as_the_models(
 ):
     card = write_card(classifier, replace(its_own, model=f"{its_own.model} + flip"), dataset)
     assert "model-index" not in hub_header(classifier)
-    assert f"The Hub lists no results: {card.name} tells those of {its_own.model} + flip; write it anew" in (
+    assert f"The Hub lists no results: {card.name} tells those of {its_own.model} + flip; write it again" in (
         capsys.readouterr().out
     )
     write_card(classifier, its_own, dataset)

@@ -144,7 +144,7 @@ def test_a_second_report_of_the_same_answers_replaces_the_first(made, tmp_path):
     first = save_report(made, tmp_path / "model")
     assert (first.name, names(first.parent)) == (pair[0], pair)
     first.write_text("older")
-    warmer = replace(made, temperature=2.5)  # fitted anew; the answers are the same
+    warmer = replace(made, temperature=2.5)  # fitted again; the answers are the same
     assert save_report(warmer, first.parent) == first
     assert names(first.parent) == pair and "2.50" in first.read_text(encoding="utf-8")
     assert read_report(first.with_suffix(".json")).temperature == 2.5
@@ -247,11 +247,11 @@ def test_json_says_figures_origin_and_nothing_of_the_machine(made, tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"no json", "is no report"),
-        (b"[]", "is no report"),
-        (b'{"schema": 1}', "is no report"),
+        (b"no json", "is not a report"),
+        (b"[]", "is not a report"),
+        (b'{"schema": 1}', "is not a report"),
         (b'{"schema": 2}', "has schema 2"),
-        (b"\xff\xfe", "is no report"),
+        (b"\xff\xfe", "is not a report"),
         (None, "There is no report"),
     ],
 )
@@ -295,7 +295,7 @@ def test_wrong_types_in_a_saved_report_are_one_sentence(saved):
     for key, values in DAMAGE.items():
         for value in values:
             path.write_text(json.dumps(document | {key: value}))
-            with pytest.raises(UserError, match=r"is no report that save_report wrote|has schema") as told:
+            with pytest.raises(UserError, match=r"is not a report that save_report wrote|has schema") as told:
                 read_report(path)
             assert "\n" not in str(told.value), (key, value)
     for column in range(len(document["columns"])):
@@ -316,7 +316,7 @@ def test_missing_keys_deep_nesting_and_cut_files_are_one_sentence(saved):
     whole = path.read_bytes()
     for key in ("schema", "model", "split", "class_names", "columns", "predictions", "temperature"):
         path.write_text(json.dumps({name: value for name, value in document.items() if name != key}))
-        with pytest.raises(UserError, match="is no report"):
+        with pytest.raises(UserError, match="is not a report"):
             read_report(path)
     for content in (
         whole[: len(whole) // 2],
@@ -327,7 +327,7 @@ def test_missing_keys_deep_nesting_and_cut_files_are_one_sentence(saved):
         whole.replace(b"1", b"\xff", 1),
     ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="is no report"):
+        with pytest.raises(UserError, match="is not a report"):
             read_report(path)
 
 

@@ -109,7 +109,7 @@ def test_into_a_folder_that_is_there_it_goes_by_its_usual_name(classifier, tmp_p
         assert export_model(classifier, "tflite", folder).path == folder / name
     written = export_model(classifier, "savedmodel", str(folder)).path
     assert written == folder / "small_savedmodel"
-    again = export_model(classifier, "savedmodel", written).path  # an export is no folder to write into
+    again = export_model(classifier, "savedmodel", written).path  # an export is not a folder to write into
     assert again == folder / "small_savedmodel_2" and [*tmp_path.iterdir()] == [folder]
 
 

@@ -218,7 +218,7 @@ def test_what_cannot_be_fetched_is_told_in_a_sentence(hub, model, monkeypatch):
     assert "holds no .h5 and no .keras" in one_sentence(load_classifier, "hf://owner/none")
     assert "holds no such file" in one_sentence(load_classifier, "hf://owner/many/A.h5")
     for address in ("hf://owner", "hf://", "hf://owner/name@", "hf://o wner/name"):
-        assert "is no address on the Hub; write hf://owner/name" in one_sentence(load_classifier, address)
+        assert "is not an address on the Hub; write hf://owner/name" in one_sentence(load_classifier, address)
     hub.repos["owner/many"]["private"] = True
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
     for address in ("hf://owner/nothing", "hf://owner/many", "hf://owner/many/a.h5"):
@@ -229,10 +229,10 @@ def test_what_cannot_be_fetched_is_told_in_a_sentence(hub, model, monkeypatch):
 
 
 def test_what_cannot_be_pushed_is_told_in_a_sentence(hub, model, monkeypatch):
-    assert "'faces' is no name on the Hub; write owner/name" in one_sentence(push, model, "faces")
+    assert "'faces' is not a name on the Hub; write owner/name" in one_sentence(push, model, "faces")
     assert "There is no model file" in one_sentence(push, model.with_name("gone.h5"), "owner/faces")
     (model.parent / "other.h5").write_bytes(b"no model")
-    assert "other.h5 is no .h5 model" in one_sentence(push, model.parent / "other.h5", "owner/faces")
+    assert "other.h5 is not a .h5 model" in one_sentence(push, model.parent / "other.h5", "owner/faces")
     assert "HTTP 403); set HF_TOKEN to a token of yours that may" in one_sentence(push, model, "others/faces")
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
     assert "set HF_TOKEN" in one_sentence(push, model, "owner/faces")

@@ -253,7 +253,7 @@ def test_a_picture_is_not_fetched_from_where_the_web_leads_out_of_itself():
         ("http://127.0.0.1:9/x.jpg", "cannot be fetched"),
         ("https://[", "cannot be fetched"),
         (b"no picture", r"What was given is not a picture that can be read \(not an image\)"),
-        (np.zeros((4, 4, 7)), r"shape \(4, 4, 7\) is no picture"),
+        (np.zeros((4, 4, 7)), r"shape \(4, 4, 7\) is not a picture"),
     ],
 )
 def test_what_is_no_photo_is_one_sentence(source, says):

@@ -105,7 +105,7 @@ def test_what_a_folder_holds_besides_photos_is_counted(classifier, tmp_path, cap
         (tmp_path / name).write_text("no photo")
     assert len(classifier.predict(tmp_path)) == 3
     said = capsys.readouterr().out
-    assert "4 of 7 files" in said and said.endswith("are no photos: 2 .txt, 1 .mp4, 1 without suffix.\n")
+    assert "4 of 7 files" in said and said.endswith("are not photos: 2 .txt, 1 .mp4, 1 without suffix.\n")
     for file in tmp_path.glob("*.png"):
         file.unlink()
     with pytest.raises(UserError, match=r"holds no photos .* but other files: 2 \.txt"):
@@ -218,7 +218,7 @@ def test_a_path_where_nothing_can_lie_is_one_short_sentence(ask, classifier, tmp
         assert "\n" not in str(told.value) and len(str(told.value)) < 400
 
 
-# ---------------------------------------------------------------- photos that are no face
+# ---------------------------------------------------------------- photos that are not faces
 
 
 def told_of_faces(capsys) -> list[str]:

@@ -73,7 +73,7 @@ def test_hidden_layers_of_a_head_come_along(tmp_path):
         (("flatten", "dense 8"), {"head": ("avg_pool", "dense 8")}),
     ],
 )
-def test_a_head_whose_layers_take_another_number_of_inputs_begins_anew(head, changes, tmp_path, capsys):
+def test_a_head_whose_layers_take_another_number_of_inputs_begins_again(head, changes, tmp_path, capsys):
     experiment = dataclasses.replace(MINI, head=head)
     metadata = {"class_names": ["happy", "sad"], "experiment": dataclasses.asdict(experiment)}
     save_model(build_model(experiment, 2), tmp_path / "taught.h5", metadata)

@@ -247,9 +247,9 @@ model.save_weights("pair.h5")
         ({"config.json": b"{"}, "could not be opened"),
         ({"config.json": b"[]"}, "could not be opened"),
         pytest.param({"config.json": b" " * 16_000_001}, r"its config\.json is 16 MB long", id="long"),
-        ({"metadata.json": b"[]"}, r"its metadata\.json is no table"),
+        ({"metadata.json": b"[]"}, r"its metadata\.json is not a table"),
         ({"metadata.json": json.dumps({"emo_classificator": {"val_accuracy": 7}})}, "its metadata have val_"),
-        ({"metadata.json": json.dumps({"emo_classificator": 7})}, "its metadata are no table"),
+        ({"metadata.json": json.dumps({"emo_classificator": 7})}, "its metadata are not a table"),
     ],
     ids=repr,
 )

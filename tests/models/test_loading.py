@@ -290,7 +290,7 @@ def test_class_indices_in_a_file(project, tmp_path):
         SEVEN
     )
     (tmp_path / "class_indices.json").write_text("{")
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not JSON"):
         load_classifier(file, tmp_path / "class_indices.json", preprocessing="tf")
 
 
@@ -485,7 +485,7 @@ def input_of(*shape):
         (input_of(12, 20, 3), "takes pictures of 12 × 20 px"),
         (input_of(12, 12, 4), "takes input of 12 × 12 × 4;"),
         (input_of(3, 12, 12), r"takes input of 3 × 12 × 12 \(channels_first\)"),
-        (input_of(12), r"takes input of shape \(None, 12\), which is no picture"),
+        (input_of(12), r"takes input of shape \(None, 12\), which is not a picture"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

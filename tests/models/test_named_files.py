@@ -37,7 +37,7 @@ def test_a_file_is_looked_for_here_then_in_the_project_then_among_its_models(fie
     assert named_file(field, str(model), drive) == named_file(field, str(model)[:-3], drive) == model
     assert named_file(field, "mine", drive) == model  # as the test notebook's MODEL has it
     (tmp_path / "clone/mine").mkdir()
-    assert named_file(field, "mine", drive) == model  # a folder of that name is no model
+    assert named_file(field, "mine", drive) == model  # a folder of that name is not a model
     assert named_file(field, "emo_mini", drive) == EMO_MINI
     assert named_file(field, None, drive) is None
 

@@ -86,8 +86,8 @@ KINDS = {
     "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(40), r"is packed \(7-Zip\)"),
     "rar": (b"Rar!\x1a\x07" + bytes(40), r"is packed \(RAR\)"),
     "picture": (png(), "is a picture and no model"),
-    "text": (b"hello", r"is no \.h5 model"),
-    "noise": (np.random.default_rng(0).bytes(5000), r"is no \.h5 model"),
+    "text": (b"hello", r"is not a \.h5 model"),
+    "noise": (np.random.default_rng(0).bytes(5000), r"is not a \.h5 model"),
 }
 
 
@@ -125,7 +125,7 @@ def test_folders_and_what_is_no_file(tmp_path):
     with pytest.raises(UserError, match=r"export is a folder with a SavedModel: .*model\.save"):
         load_classifier(tmp_path / "export")
     os.mkfifo(tmp_path / "pipe.h5")
-    with pytest.raises(UserError, match=r"pipe\.h5 is no file"):
+    with pytest.raises(UserError, match=r"pipe\.h5 is not a file"):
         load_classifier(tmp_path / "pipe.h5")
 
 

@@ -219,7 +219,7 @@ def test_a_missing_file_is_made_from_the_other(paths):
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "conflict", "cp1251", "stray cell"])
-def test_a_damaged_csv_is_kept_and_made_anew(paths, damage, capsys):
+def test_a_damaged_csv_is_kept_and_made_again(paths, damage, capsys):
     log_run({"comment": "первый"}, paths)
     whole = paths.experiments_csv.read_text(encoding="utf-8")
     broken = {
@@ -580,7 +580,7 @@ def test_ablations_lie_on_a_sheet_and_in_a_csv_of_their_own(paths):
     assert [[image.anchor._from.row + 1 for image in sheet._images] for sheet in book] == [[13, 14], [2, 3]]
     assert not any(sheet.row_dimensions[line].hidden for sheet in book for line in range(1, 20))
 
-    paths.experiments.unlink()  # made anew from the two CSVs
+    paths.experiments.unlink()  # made again from the two CSVs
     create_table(paths)
     assert [row["number"] for row in book_rows(paths, "ablations")] == [15, 14]
     assert update_run("b.h5", {}, paths, Sheet.RUNS) == 14
@@ -678,7 +678,7 @@ def test_a_sheet_of_the_users_that_is_called_ablations_stays_theirs(paths):
     assert [book["ablations1"].cell(line, 1).value for line in (2, 3)] == [13, 14]
 
 
-def test_a_damaged_csv_of_ablations_is_kept_and_made_anew(paths, capsys):
+def test_a_damaged_csv_of_ablations_is_kept_and_made_again(paths, capsys):
     log_run({"model_file": "a.h5"}, paths)
     move(paths, "a")
     paths.ablations_csv.write_bytes(b"no table")

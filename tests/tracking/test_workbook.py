@@ -28,7 +28,7 @@ def test_headings_stand_in_order_bold_and_frozen(paths):
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", "half"])
-def test_a_damaged_workbook_is_kept_and_made_anew(paths, damage, capsys):
+def test_a_damaged_workbook_is_kept_and_made_again(paths, damage, capsys):
     log_run({"comment": "first"}, paths)
     damaged = paths.experiments.read_bytes()[:3000] if damage == "half" else damage
     for name in ("experiments.damaged.xlsx", "experiments.damaged_2.xlsx"):

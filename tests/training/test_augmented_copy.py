@@ -181,7 +181,7 @@ def test_a_damaged_record_is_one_sentence(dataset, record):
         write_augmented_copy(dataset, copies=1)
 
 
-def test_a_damaged_record_without_copies_is_written_anew(dataset):
+def test_a_damaged_record_without_copies_is_written_again(dataset):
     dataset.augmentation_record.write_bytes(b"")
     assert write_augmented_copy(dataset, copies=1) == 30
 

@@ -53,7 +53,7 @@ def spread_answers(model, pictures):
 
 
 def caches(paths):
-    """Name → inode: a file written anew is another."""
+    """Name → inode: a file written again is another."""
     return {file.name: file.stat().st_ino for file in paths.features.glob("*.npy")}
 
 

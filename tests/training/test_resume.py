@@ -33,7 +33,7 @@ from tests.training.kills import Trainings, changes, is_the_end
 
 PROJECT = Path(__file__).resolve().parents[2]
 # whatever a state must hold: dropout, momenta, a schedule, an average of weights, BatchNormalization; and
-# all that is drawn anew in each epoch
+# all that is drawn again in each epoch
 RUN = Experiment(
     "tiny", "tiny", ("avg_pool", "dropout 0.5", "dense 8"), "adamw", 1e-3, weight_decay=0.01,
     schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, ema=0.9, class_balance=0.5, augment=True,
@@ -207,7 +207,7 @@ def test_damaged_states_of_other_runs_block_nothing(dataset, capsys):
 def test_a_run_of_another_precision_is_refused_and_kept(killed, monkeypatch):
     before = sorted(killed.model.iterdir())
     monkeypatch.setattr(plan, "dtype_policy", lambda _: "mixed_float16")  # as on a GPU that came later
-    with pytest.raises(UserError, match=r"cannot go on here.*another precision.*to begin anew, delete"):
+    with pytest.raises(UserError, match=r"cannot be resumed here.*another precision.*to start over, delete"):
         train(RUN, killed)
     assert sorted(killed.model.iterdir()) == before
 
@@ -237,7 +237,7 @@ def test_a_run_that_came_to_its_end_but_not_into_the_table_is_done_again(killed,
             train(RUN, killed)
     reached = read_metadata(next(killed.model.glob("*_acc*.h5")))["val_accuracy"]
     run = train(RUN, killed)
-    assert "Going on with the run" in (told := capsys.readouterr()).out
+    assert "Resuming the run" in (told := capsys.readouterr()).out
     assert "4/4" in told.err  # the bar reaches the last epoch
     assert (str(run.outcome), run.val_accuracy, len(run.history)) == ("finished", reached, 4)
     assert read_table(killed).iloc[-1].model_file == run.model_path.name

@@ -165,7 +165,7 @@ def test_jax_must_be_told_before_it_starts(monkeypatch):
     monkeypatch.setattr(devices, "is_jax", lambda: True)
     repeatable = get_experiment("finetune", deterministic=True)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    with pytest.raises(UserError, match=r"XLA_FLAGS=--xla_gpu_deterministic_ops=true.* start Python anew"):
+    with pytest.raises(UserError, match=r"XLA_FLAGS=--xla_gpu_deterministic_ops=true.* restart Python"):
         devices.use_xla(repeatable, 10, 1)
     monkeypatch.setenv("XLA_FLAGS", f"--another {devices.DETERMINISTIC}")
     assert devices.use_xla(repeatable, 10, 1)
