@@ -81,8 +81,8 @@ class Recorder(keras.callbacks.Callback):
             if arrays is None:
                 raise UserError(
                     f"The run of {said.began:%Y-%m-%d %H:%M} cannot be resumed here: it was computed in "
-                    "another precision, or its frozen layers' outputs do not fit on this disk; train where it "
-                    f"began or, {start_over(folder / said.model_file)}."
+                    "another precision, or its frozen layers' outputs do not fit on this disk; train where "
+                    f"it began or, {start_over(folder / said.model_file)}."
                 )
             progress = said
             break
