@@ -304,7 +304,7 @@ def test_evaluate_says_of_a_folder_in_data_what_its_photos_are_to_the_models(tmp
     assert said.startswith("emo_mini.h5 on training photos: ") and "has seen these photos" in said
     assert "duplicate" not in said  # of themselves
     said = here(capsys, "evaluate", data / "val")
-    assert said.startswith("emo_mini.h5 on validation photos: ") and "chose the best epoch" in said
+    assert said.startswith("emo_mini.h5 on validation photos: ") and "chose its best epoch" in said
     assert "none has a duplicate in training" in said
     said = here(capsys, "evaluate", data / "test")
     assert "on test photos: " in said and "without the 1 with a duplicate in training: accuracy" in said

@@ -29,7 +29,15 @@ def test_decisions_lie_with_the_results_and_photos_do_not(tmp_path):
     paths = get_paths(tmp_path / "machine", tmp_path / "drive")
     assert {file.parent for file in paths.decided} == {tmp_path / "drive/data"}
     assert {file.name for file in paths.decided} == {
-        *("class_names.txt", "split.csv", "relabel.csv", "suspects.csv", "suspects.png", "faces.csv")
+        *(
+            "class_names.txt",
+            "split.csv",
+            "split.json",
+            "relabel.csv",
+            "suspects.csv",
+            "suspects.png",
+            "faces.csv",
+        )
     }
     assert paths.train == tmp_path / "machine/data/train"
     assert paths.decisions.is_dir()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -219,25 +219,15 @@ def _keras_2(file: h5py.File, name: str) -> list[tuple[str, Arrays]]:
 
 
 def _keras_3(network: keras.Model, items: dict) -> list[tuple[keras.Layer, Arrays]]:
-    """The arrays of each layer. Keras 3 numbers the layers of a class instead of naming them."""
-    layers = list(network.layers)
-    roots = sorted(
-        path for path in items if path.rpartition("/")[2] in ("layers", "_layer_checkpoint_dependencies")
-    )
-    for root in roots:
-        counts, pairs = Counter(), []
-        for layer in layers:
-            kind = _snake_case(type(layer).__name__)
-            group = f"{root}/{kind}_{counts[kind]}" if counts[kind] else f"{root}/{kind}"
-            counts[kind] += 1
-            if layer.weights:
-                arrays = [items.get(f"{group}/vars/{number}") for number in range(len(layer.weights))]
-                more = f"{group}/vars/{len(arrays)}" in items
-                pairs.append((layer, arrays))
-                if more or not all(isinstance(array, h5py.Dataset) for array in arrays):
-                    break
-        else:
-            return pairs
+    """The arrays of each layer, wherever in the file's tree those of the whole network lie."""
+    import keras
+
+    described = parse(json.loads(network.to_json()), keras.__version__)
+    layers = {layer.name: layer for layer in _weighted(network)}
+    for path in sorted(path for path in items if path.rpartition("/")[2] in TREES):
+        with suppress(Unusable):
+            found = _by_number(described, items, path.removesuffix(path.rpartition("/")[2]))
+            return [(layers[leaf.name], arrays) for leaf, arrays in found.items()]
     raise _Misfit("it holds the weights of another network")
 
 

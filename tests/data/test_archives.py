@@ -116,7 +116,8 @@ def test_letters_that_cannot_be_told_are_asked_for(tmp_path, paths):
 
 
 @pytest.mark.parametrize(
-    "encoding, complaint", [("cp99999", "no encoding"), ("zip", "no encoding"), ("ascii", "not ascii")]
+    "encoding, complaint",
+    [("cp99999", "not an encoding"), ("zip", "not an encoding"), ("ascii", "not ascii")],
 )
 def test_an_encoding_that_does_not_fit(tmp_path, paths, encoding, complaint):
     archive = raw_zip(tmp_path / "a.zip", [name.encode("cp866") for name in labelled("злой", "радостный")])

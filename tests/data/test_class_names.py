@@ -63,7 +63,7 @@ def test_folders_without_photos_or_without_a_class(paths):
     shutil.rmtree(paths.train / "path")
     class_names(paths)
     labelled(paths, classes=("bored",), split="test")
-    with pytest.raises(UserError, match="bored is not a class") as error:
+    with pytest.raises(UserError, match="bored is no class") as error:
         class_names(paths)
     assert "class_names.txt" in sentence(error)
 
@@ -131,7 +131,7 @@ def test_unlabelled_and_empty_and_missing_folders(paths):
         scan_dataset(paths.test_kaggle, ("anger", "happy"))
     (paths.data / "none").mkdir()
     assert scan_dataset(paths.data / "none").empty
-    with pytest.raises(UserError, match="nowhere is no folder"):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
         scan_dataset(paths.data / "nowhere")
 
 

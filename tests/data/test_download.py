@@ -163,9 +163,9 @@ def holding(*extra, base=True, files=None):
 
 FAULTS = {
     "missing": (lambda path: None, "does not exist"),
-    "not a zip": (lambda path: path.write_bytes(b"Rar!\x1a\x07" * 50), "no complete zip"),
-    "empty file": (lambda path: path.write_bytes(b""), "no complete zip"),
-    "cut short": (cut_short, "no complete zip"),
+    "not a zip": (lambda path: path.write_bytes(b"Rar!\x1a\x07" * 50), "not a complete zip"),
+    "empty file": (lambda path: path.write_bytes(b""), "not a complete zip"),
+    "cut short": (cut_short, "not a complete zip"),
     "web page": (lambda path: path.write_text("\n<!DOCTYPE html><title>Quota exceeded"), "web page"),
     "encrypted": (encrypted, "entry 'train/happy/0.png' is encrypted"),
     "CRC error": (broken_in_the_middle, "damaged (Bad CRC-32 for file 'train/anger/2.png')"),
@@ -210,7 +210,7 @@ def test_a_faulty_archive_changes_nothing(paths, tmp_path, fault):
         ("sampel", "does not exist"),
         ("no\0name", "null"),
         ("x" * 5000, "name"),
-        ("ftp://example.com/faces.zip", "no address that can be fetched"),
+        ("ftp://example.com/faces.zip", "not an address that can be fetched"),
         ("~nobody-of-that-name/faces.zip", "a user this machine does not have"),
         ("https://drive.google.com/drive/folders/1pm86O0t_0caQq3b3Qz5iNI3T77p2o", "not a link to a single"),
     ],

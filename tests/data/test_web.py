@@ -230,7 +230,7 @@ ANSWERS = {
     "no HTTP at all": (sending(b"SSH-2.0-OpenSSH\r\n"), "cannot be fetched"),
     "nothing": (sending(b""), "cannot be fetched"),
     "a web page": (lambda c, r, o: whole(c, r, o, body=b"<!DOCTYPE html><title>Log in</title>"), "web page"),
-    "half a zip": (lambda c, r, o: whole(c, r, o, body=ZIP[:500]), "no complete zip"),
+    "half a zip": (lambda c, r, o: whole(c, r, o, body=ZIP[:500]), "not a complete zip"),
     "a damaged zip": (lambda c, r, o: whole(c, r, o, body=ZIP[:40] + b"????" + ZIP[44:]), "damaged"),
     "a length that is none": (sending(HEAD + b"Content-Length: x\r\n\r\n"), "127.0.0.1"),
 }

@@ -690,7 +690,7 @@ def test_augmented_copies_do_not_make_photos_many(dataset, capsys, monkeypatch):
     monkeypatch.setattr("emo.training.hints.FEW", 50)
     write_augmented_copy(dataset, copies=1)
     prepare_run(dataclasses.replace(MINI, epochs=1, use_augmented_copy=True), dataset)
-    assert "30 photos to train on are few" in capsys.readouterr().out
+    assert "30 training photos are few" in capsys.readouterr().out
 
 
 def test_frozen_layers_from_a_random_start_are_told(dataset, capsys):
