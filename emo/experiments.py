@@ -492,5 +492,5 @@ SUMMARIES = {
     "finetune": "all layers of Xception learn; the first choice on a GPU",
     "finetune_strong": "the same for three times as long, with stronger regularization",
     "finetune_mini": "the small network from emo_mini's weights; for fewer than 5,000 photos or no GPU",
-    "emo_mini": "the small network for 48 px from a random start; for computers without a GPU",
+    "emo_mini": "the small network from a random start, where no pretrained weights may be used",
 } | {name: _summary(e) for name, e in EXPERIMENTS.items() if name.isdecimal()}
