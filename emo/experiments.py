@@ -400,7 +400,7 @@ _FINETUNE = Experiment(
     image_size=128,
 )
 
-# A small network from a random start, for faces of 48 px and for computers without a GPU.
+# A small network for faces of 48 px, from a random start.
 _EMO_MINI = Experiment(
     "emo_mini",
     "emo_mini",

@@ -80,9 +80,14 @@ def out_of_fold(features: np.ndarray, labels: pd.Series, groups: pd.Series, seed
         raise UserError(
             f"Class {counts.idxmin()!r} has {counts.min()} photos; {FOLDS} are needed to judge its labels."
         )
-    alone = -1 - np.arange(len(groups))
+    different = np.where(groups > 0, groups, -1 - np.arange(len(groups)))
+    if (count := len(set(different))) < FOLDS:
+        raise UserError(
+            f"Only {count} of {len(labels)} photos are different, the others duplicates; {FOLDS} are needed "
+            "to judge labels: add some."
+        )
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    splits = folds.split(features, labels, np.where(groups > 0, groups, alone))
+    splits = folds.split(features, labels, different)
     names = sorted(counts.index)
     probabilities = np.full((len(labels), len(names)), np.nan)
     for fitted, judged in tqdm(splits, "judging labels", FOLDS, unit="fold"):

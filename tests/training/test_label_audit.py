@@ -94,6 +94,12 @@ def test_a_class_of_duplicates_alone_is_named():
     np.testing.assert_allclose(out_of_fold(features, labels, two_photos).sum(axis=1), 1)
 
 
+def test_a_dataset_of_duplicates_alone_is_told():
+    labels, groups = pd.Series(["happy", "sad"] * 6), pd.Series([1, 2] * 6)
+    with pytest.raises(UserError, match="Only 2 of 12 photos are different"):
+        out_of_fold(np.zeros((12, 3)), labels, groups)
+
+
 def test_the_rank_is_by_the_probability_of_the_given_label():
     photos = pd.DataFrame({"path": list("abcdefgh"), "label": ["x", "y"] * 4})
     certain = np.array([0.9, 0.1, 0.05, 0.2, 0.8, 0.3, 0.7, 0.25])  # of x; c is doubtful
