@@ -88,7 +88,7 @@ class Experiment:
     )
     ema: float = setting(
         "Validate and save the moving average of the weights, which keeps this share of itself at each step; "
-        "it reaches back over some 1 / (1 − ema) steps. 0 is off.",
+        "it averages over about 1 / (1 − ema) steps. 0 turns it off.",
         Number(0, 0.9999),
         0.0,
     )
@@ -118,7 +118,7 @@ class Experiment:
     use_augmented_copy: bool = setting(
         "Train on `data/train_aug` as well, the augmented copy that the prep notebook can write.", FLAG, False
     )
-    relabel: bool = setting("Lay `data/relabel.csv`, where there is one, over the labels.", FLAG, True)
+    relabel: bool = setting("Use the corrected labels of `data/relabel.csv`, where there is one.", FLAG, True)
     views: int = setting(
         "0 runs the frozen layers over every photo in every epoch. From 1 on they run once, over each photo "
         "and, with `augment`, over this many augmented views of it, which are cached in `data/.features`; "
@@ -128,7 +128,7 @@ class Experiment:
     )
     epochs: int = setting("Passes over the training photos.", Number(1, 10_000, whole=True), 10)
     unfreeze: str = setting(
-        "What of the backbone trains beside the head: `none`, `all`, or a block from which on it does.",
+        "Which layers of the backbone are trained besides the head: `none`, `all`, or those from a block on.",
         Text("'none', 'all' or the name of a block of the backbone"),
         "none",
     )
@@ -139,7 +139,7 @@ class Experiment:
     )
     precise_batch_norm: bool = setting(
         "Before each validation, recompute BatchNormalization's statistics from 2,048 unaugmented training "
-        "images (Wu and Johnson 2021); training is as without.",
+        "images (Wu and Johnson 2021); training itself does not change.",
         FLAG,
         False,
     )
@@ -159,14 +159,14 @@ class Experiment:
     )
     teacher_weight: float = setting("The share of a soft label in what is learned.", Number(0, 1), 0.0)
     face_margin: float | None = setting(
-        "Crop and level the one face in each photo, with this share of its side around it on each side; "
+        "Crop the one face in each photo and align it, with this share of its side as a margin on each side; "
         "photos with no face or several stay whole, as all do with None.",
         OrNone(Number(0, 2)),
         None,
         features=True,
     )
     image_size: int = setting(
-        "Pixels a side of the square that photos are resized to.",
+        "Side, in pixels, of the square that photos are resized to.",
         Number(16, 1024, whole=True),
         224,
         features=True,
@@ -178,10 +178,10 @@ class Experiment:
         OneOf(PRECISIONS),
         "auto",
     )
-    seed: int = setting("Everything random follows from it.", Number(0, 2**31 - 1, whole=True), 42)
+    seed: int = setting("The seed of every random choice.", Number(0, 2**31 - 1, whole=True), 42)
     deterministic: bool = setting(
         "On a GPU too, the same seed gives the same run, bit for bit, several times slower: without XLA, and "
-        "with kernels that add up in one order. On a CPU it does in any case.",
+        "with kernels that add up in one order. On a CPU every run is repeatable without it.",
         FLAG,
         False,
     )
