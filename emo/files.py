@@ -52,8 +52,11 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def first_file(places: Iterable[Path], endings: Iterable[str]) -> Path | None:
-    """The first of `places` that is a file, as written or with one of the endings; None where none is."""
-    written = (Path(f"{place}{ending}") for place in places for ending in ("", *endings))
+    """The first of `places` that is a file, as written or with one of the endings; None where none is.
+
+    Raises UserError where a link to nothing comes first, and for what is not a path.
+    """
+    written = (user_path(f"{place}{ending}") for place in places for ending in ("", *endings))
     return next(filter(Path.is_file, written), None)
 
 

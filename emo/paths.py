@@ -195,10 +195,10 @@ def project_of(folder: str | Path) -> Paths | None:
 
 def _keep_with_results(paths: Paths) -> None:
     """Copies the decisions in `data/`, of runs whose results lay there too, to where they count now."""
-    copied = []
+    copied, split_is_theirs = [], paths.split.exists()
     for file in paths.decided:
         older = paths.data / file.name
-        if not older.is_file():
+        if not older.is_file() or (file == paths.split_record and split_is_theirs):
             continue
         if not file.exists():
             write_bytes(file, older.read_bytes())

@@ -312,6 +312,19 @@ def test_evaluate_says_of_a_folder_in_data_what_its_photos_are_to_the_models(tmp
     assert "duplicate" not in here(capsys, "evaluate", data / "mine")  # nobody has looked for any
 
 
+def test_evaluate_of_photos_that_a_project_does_not_know_decides_nothing_there(tmp_path, capsys):
+    data = tmp_path / "faces/data"
+    write_photos(data / "train", 5, ("happy", "sad"))
+    write_photos(data / "mine", 2, ("happy", "sad"), seed=1)
+    assert here(capsys, "evaluate", data / "mine").startswith("emo_mini.h5: accuracy ")
+    assert sorted(file.name for file in data.iterdir()) == ["mine", "train"]
+    (tmp_path / "flat/model").mkdir(parents=True)
+    write_photos(tmp_path / "flat/data", 3, ("happy", "sad"))  # class folders in data/ itself
+    assert "6 photos" in here(capsys, "evaluate", tmp_path / "flat/data")
+    write_photos(tmp_path / "later/data/val", 3, ("happy", "sad"))
+    assert "on validation photos: " in here(capsys, "evaluate", tmp_path / "later/data")
+
+
 def test_evaluate_takes_data_with_nothing_but_photos_to_test_on(tmp_path, capsys):
     write_photos(tmp_path / "faces/data/test", 3, ("happy", "sad"))
     for folder in ("faces", "faces/data", "faces/data/test"):

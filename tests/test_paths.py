@@ -61,6 +61,9 @@ def test_what_was_decided_before_the_results_lay_elsewhere_goes_on_there(tmp_pat
     told = capsys.readouterr().out
     assert f"{before.split} is not read: {paths.split}" in told and told.count("\n") == 1
     assert paths.split.read_text() == "edited on the Drive"
+    before.split_record.write_text("{}")  # of the split that is not read
+    get_paths(tmp_path / "machine", tmp_path / "drive")
+    assert not paths.split_record.exists()
 
 
 @pytest.fixture

@@ -83,10 +83,13 @@ def _measured(folder: Path, classifier: Classifier, project: Paths | None) -> Re
                 )
         return evaluate(classifier, folder)
     place = folder.resolve()
-    whole = place in (project.root, project.data.resolve())
+    parts = [part.resolve() for part in (project.train, project.train_aug, project.val, project.test)]
+    whole = place in (project.root, project.data.resolve()) and any(map(Path.is_dir, parts))
+    if not whole and not any(map(place.is_relative_to, parts)):
+        return evaluate(classifier, folder)  # photos that the project does not know
     photos, split = labelled_photos("" if whole else folder, classifier, project)
-    # those of data/split.csv are known by their duplicates, other folders in data/ are not
-    known = whole or any(place.is_relative_to(part.resolve()) for part in (project.val, project.test))
+    # photos to train on are no test of duplicates
+    known = whole or any(map(place.is_relative_to, parts[2:]))
     report = report_on(classifier, photos, split, project, leaks=known)
     if report is None:  # it was said why
         raise UserError(f"Nothing was measured in {folder}.")

@@ -305,12 +305,12 @@ def _tell_differences(grown: Growth) -> None:
 
 
 def _classes_fault(photos: dict, paths: Paths) -> str:
-    """How the classes of the photos differ from data/class_names.txt, where there is one."""
+    """How the classes of new photos differ from data/class_names.txt, where there is one."""
     if not paths.class_names.exists():
         return ""
     found = {place.split("/")[1] for place in photos if place.startswith("train/")}
     fault = folders_fault(read_class_names(paths.class_names), found)
-    return f"{paths.class_names} does not match, as it {fault}" if fault else ""
+    return f"{paths.class_names} does not match this source, which {fault}" if fault else ""
 
 
 def _split_fault(photos: dict[str, Member], paths: Paths) -> str:

@@ -45,7 +45,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 REASONS = (  # how those begin that this module and a scan give for a file that is not a picture
-    "not a photo (",
+    "not a photo (.",
     "a name that a table cannot hold",
     "a folder that cannot be opened",
     "not a regular file",

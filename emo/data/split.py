@@ -272,12 +272,22 @@ def load_split(paths: Paths, tell: bool = True) -> pd.DataFrame:
 
 def _chosen(table: pd.DataFrame, paths: Paths) -> dict:
     """What `split_photos` was told when it wrote the CSV."""
+    kinds = {"fraction": float, "test": float, "seed": int, "leave_out_duplicates": bool}
     try:
         said = json.loads(paths.split_record.read_text(encoding="utf-8"))
-        return {name: said[name] for name in ("fraction", "test", "seed", "leave_out_duplicates")}
+        return {name: kind(said[name]) for name, kind in kinds.items()}
     except (OSError, ValueError, KeyError, TypeError):  # none before 2026-11-28, or one that is damaged
+        shares = {"fraction": _drawn_share(table, "val"), "test": _drawn_share(table, "test")}
         left_out = table["left_out"].str.startswith((DUPLICATE, OLDER_WORDS)).any()
-        return {"leave_out_duplicates": bool(left_out)}
+        drawn = {name: share for name, share in shares.items() if 0 < share < 1}
+        return drawn | {"leave_out_duplicates": bool(left_out)}
+
+
+def _drawn_share(table: pd.DataFrame, split: str) -> float:
+    """The share of `data/train` that is in the split, of the datasets that brought no folder for it."""
+    brought = table.loc[table["path"].str.startswith(f"{split}/"), "source"].unique()
+    drawn = table[table["path"].str.startswith("train/") & ~table["source"].isin(brought)]
+    return float((drawn.loc[drawn["left_out"] == "", "split"] == split).mean())
 
 
 def training_manifests(paths: Paths, relabel: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -274,6 +274,8 @@ def _find_labelled(
     if _unknown_labels(trained.label, classifier):
         return trained, Split.TRAIN  # before they are split, which may take minutes
     test = _held_out(trained, paths)
+    if trained.empty and test.empty:
+        return _in_class_folders(paths.val), Split.VAL
     if trained.empty or len(test):
         return test, Split.TEST
     return training_manifests(paths)[1], Split.VAL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+
 from emo.errors import UserError
 from emo.evaluation.evaluate import Report, calibrate, evaluate
 from emo.evaluation.report_file import read_report
@@ -59,7 +61,8 @@ def other_report(given: str, report: Report, paths: Paths) -> Report:
 def _fault(name: str, value: str, paths: Paths) -> str:
     """Why a value cannot be what its parameter is for; "" where it can. Raises UserError for no path."""
     if name in ("MODEL", "ENSEMBLE") or (name == "COMPARE_WITH" and not value.endswith(".json")):
-        find_model(value, paths.model)
+        with redirect_stdout(None):  # which file it is will be said where it is opened
+            find_model(value, paths.model)
         return ""
     if name == "PHOTO" and (value in NO_PATHS or value.lower().startswith(ADDRESSES)):
         return ""

@@ -176,7 +176,7 @@ def _readme(saved: SavedModel, address: str, license: str, dataset: str | None, 
         else:
             results = facts
     # an address is not a name
-    sources = [source for source in facts.get("sources", ()) if "://" not in source]
+    sources = [source for source in facts.get("sources") or () if "://" not in source]
     datasets = [dataset] if dataset else [Path(source).stem for source in sources]
     header = _header(path.stem, license, datasets, results)
     use = USE.format(address=address, file=path.name, sums=SUMS, project=PROJECT)
@@ -187,7 +187,9 @@ def _readme(saved: SavedModel, address: str, license: str, dataset: str | None, 
 def _fault(facts: dict, file: str) -> str:
     """Why the facts of a card are not results of the file; "" where they are."""
     if not all(isinstance(facts.get(name), float) for name, *_ in METRICS):
-        return "tells none to a program, as it is older or by hand"
+        return "has none that a program could read, as it is older or handwritten"
+    if facts.get("file") == f"{file} + flip":
+        return "tells those with flip (test the model without it)"
     return "" if facts.get("file") == file else f"tells those of {facts.get('file') or 'another model'}"
 
 

@@ -224,7 +224,7 @@ def _attention(described: Layer, given: list, arrays: list[h5py.Dataset], common
 
 
 def _channels(x, picked: list[int], common: dict):
-    """Those channels of (n, h, w, channels), in that order: a 1 × 1 convolution, as none slices."""
+    """Those channels of (n, h, w, channels), in that order: a 1 × 1 convolution does that."""
     layer = layers.Conv2D(len(picked), 1, use_bias=False, trainable=False, **common)
     y = layer(x)
     layer.set_weights([np.eye(x.shape[-1])[:, picked].reshape(1, 1, x.shape[-1], len(picked))])

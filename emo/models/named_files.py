@@ -42,7 +42,7 @@ def named_file(field: str, said: str | None, paths: Paths) -> Path | None:
         if not Path(said).expanduser().is_absolute():
             places |= {folder: folder / said for folder in (paths.results, paths.root)}
             places[paths.model] = paths.model / here.name
-        if file := first_file(map(user_path, places.values()), (".h5",)):
+        if file := first_file(places.values(), (".h5",)):
             return file
     except UserError as error:
         raise UserError(f"{field}={said!r}: {error}") from None

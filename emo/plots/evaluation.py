@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def plot_report(report: Report) -> Figure:
     """Confusion matrix, calibration and accuracy with abstention side by side, below the model's name."""
     side = _confusion_side(report.confusion)
-    figure = plt.figure(figsize=(side + 9.2, max(side, 4.8)))
+    figure = plt.figure(figsize=(side + 9.2, max(side, 4.8)), layout="constrained")
     left, middle, right = figure.subfigures(1, 3, width_ratios=(side, 4.3, 4.3))
     plot_confusion(report.confusion, left)
     plot_reliability(report.reliability, report.calibrated_reliability, middle)
     plot_coverage(report.coverage_curve, report.coverage, right)
-    for part, title in ((left, "Confusion matrix"), (middle, "Calibration"), (right, "Abstention")):
+    for part, title in ((left, "Confusion matrix"), (middle, "Calibration"), (right, "Coverage")):
         part.suptitle(title, fontsize=11)
     if report.model:
         figure.suptitle(plain(report.model, 90))

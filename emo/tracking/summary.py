@@ -41,7 +41,10 @@ def newest_and_best(paths: Paths, count: int = 5, original: int = 3) -> pd.DataF
         "your best earlier runs": older.nlargest(count, "accuracy"),
         "the original project's best (its own photos)": table[theirs].nlargest(original, "accuracy"),
     }
-    listed = pd.concat({name: rows[COLUMNS] for name, rows in groups.items() if len(rows)}).droplevel(1)
+    listed = {name: rows[COLUMNS] for name, rows in groups.items() if len(rows)}
+    if not listed:  # a table of headings alone
+        return table[COLUMNS].set_index("number")
+    listed = pd.concat(listed).droplevel(1)
     for key in ("extra_layers", "optimizer"):
         listed[key] = listed[key].map(shortened)
     listed = listed.set_index("number", append=True).astype(object)

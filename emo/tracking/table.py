@@ -60,8 +60,12 @@ def log_run(row: dict, paths: Paths) -> int | str:
         if found is None:
             found = Row({}, Sheet.RUNS)
             rows.append(found)
-            waiting.setdefault(_file_name(texts.get("model_file", "")), {})
-        found.cells |= {key: text for key, text in texts.items() if not found.cells.get(key)}
+        fills = {key: text for key, text in texts.items() if not found.cells.get(key)}
+        if name := _file_name(texts.get("model_file", "")):
+            before = waiting.setdefault(name, {})
+            for key in fills:
+                before.setdefault(key, "")
+        found.cells |= fills
         if not found.cells["number"]:
             found.cells["number"] = str(_next_number(rows))
         return found

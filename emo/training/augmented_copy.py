@@ -1,6 +1,7 @@
 """`data/train_aug`: augmented copies of the training photos on disk, as in the original project."""
 
 import json
+import os
 import shutil
 import zlib
 from io import BytesIO
@@ -29,10 +30,10 @@ def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, see
 
     `copies` per photo or, for "balance", as many as bring every class to the size of the largest. The
     settings are the on-the-fly ones. Each copy has its own seed, from `seed`, its photo's name and its
-    number, so a second call writes only what is missing or older than its photo, also after a kill; where
-    "balance" needs fewer copies than before, it removes the others. Photos over 1,024 px are shrunk to that,
-    the largest `image_size`. UserError for another kind of `copies`, too little disk, a photo that
-    cannot be read, and where the folder holds copies made otherwise.
+    number, so a second call writes only what is missing or of an earlier photo of that name, also after a
+    kill; where "balance" needs fewer copies than before, it removes the others. Photos over 1,024 px are
+    shrunk to that, the largest `image_size`. UserError for another kind of `copies`, too little disk, a photo
+    that cannot be read, and where the folder holds copies made otherwise.
     """
     if copies != "balance" and (not isinstance(copies, int) or isinstance(copies, bool) or copies < 1):
         raise UserError(f"copies={copies!r} must be a whole number from 1 up, or 'balance'.")
@@ -128,7 +129,7 @@ def _copy_path(source: Path, number: int, paths: Paths) -> Path:
 def _is_made(source: Path, number: int, paths: Paths) -> bool:
     """Whether the copy is there and not that of an older photo of the same name."""
     copy = _copy_path(source, number, paths)
-    return copy.exists() and copy.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    return copy.exists() and copy.stat().st_mtime == source.stat().st_mtime
 
 
 def _remove_beyond(source: Path, count: int, paths: Paths) -> None:
@@ -159,3 +160,4 @@ def _write_copy(source: Path, number: int, seed: int, paths: Paths) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
     # thousands of them, each of which can be made again
     write_bytes(target, _augmented_jpeg(source, number, seed, paths), sync=False)
+    os.utime(target, (time := source.stat().st_mtime, time))  # tells whose copy it is: `_is_made`

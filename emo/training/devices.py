@@ -85,7 +85,7 @@ def use_xla(experiment: Experiment, steps: int, devices: int) -> bool:
         if experiment.deterministic:
             tf.config.experimental.enable_op_determinism()
             return False
-        if is_op_determinism_enabled():
+        if is_op_determinism_enabled() and steps >= XLA_STEPS and devices == 1:
             print("An earlier run was deterministic, so this one is, and slow: restart the kernel for XLA.")
             return False
     return on_gpu and steps >= XLA_STEPS and devices == 1

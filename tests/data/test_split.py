@@ -132,6 +132,18 @@ def test_leaving_out_duplicates_is_remembered_though_there_were_none(photos):
     assert "of_val.jpg" not in in_split(load_split(photos), "train")
 
 
+@pytest.mark.parametrize("record", [None, "{", "[]", '{"fraction": null}', '{"fraction": "much"}'])
+def test_a_split_without_its_record_goes_on_as_it_was_drawn(paths, record):
+    write_photos(paths.train, 20)
+    split(paths, fraction=0.1, test=0.1)
+    paths.split_record.unlink()
+    if record:
+        paths.split_record.write_text(record)
+    write_photos(paths.train, 40)
+    table = load_split(paths)
+    assert [len(in_split(table, name)) for name in ("train", "val", "test")] == [96, 12, 12]
+
+
 def test_the_seed_is_remembered(photos):
     drawn = in_split(split(photos, seed=7), "val")
     photos.split.unlink()

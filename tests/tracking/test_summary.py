@@ -39,6 +39,13 @@ def test_without_a_run_the_original_project_is_alone(paths):
     assert not table.isna().any(axis=None)  # an empty cell is empty, not "NaN"
 
 
+def test_a_table_of_headings_alone_is_an_empty_list(paths):
+    create_table(paths)
+    paths.experiments.unlink()
+    paths.experiments_csv.write_text(paths.experiments_csv.read_text("utf-8-sig").splitlines()[0] + "\n")
+    assert newest_and_best(paths).empty
+
+
 def test_a_run_typed_by_hand_is_the_users(paths):
     log_run({"base_model": "mine", "val_accuracy": 12.0}, paths)
     assert newest_and_best(paths).index[0] == ("your newest runs", 13)
