@@ -15,7 +15,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 # the same examples each time, as a change must not fail by the luck of the draw; "default" looks for new ones
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # minutes each: begun first, else one worker is left alone with them at the end
-LONGEST = ("tests/notebooks/test_notebooks.py", "tests/test_backend.py")
+LONGEST = ("tests/notebooks/test_notebooks.py", "tests/test_backend.py", "tests/training/test_train.py")
 
 
 def pytest_collection_modifyitems(items):
