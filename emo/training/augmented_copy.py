@@ -1,9 +1,11 @@
 """`data/train_aug`: augmented copies of the training photos on disk, as in the original project."""
 
+import itertools
 import json
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -57,7 +59,8 @@ def write_augmented_copy(paths: Paths, copies: int | Literal["balance"] = 2, see
             for _ in tqdm(written, "augmented copies", len(missing), unit="photo"):
                 pass
         for path, count in zip(photos["path"], wanted, strict=True):
-            _remove_beyond(Path(path), count, paths)
+            for copy in _copies_of(Path(path), paths, count + 1):  # training would take these, too
+                copy.unlink()
     return len(jobs)
 
 
@@ -106,12 +109,12 @@ def with_augmented_copy(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame
 
 def augmented_copies(train_files: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """The copies on disk of exactly these photos (a manifest's path and label): path and label."""
-    found, train_files = [], train_files[_below_train(train_files, paths)]
-    for source, label in zip(train_files.path, train_files.label, strict=True):
-        number = 1
-        while (copy := _copy_path(Path(source), number, paths)).exists():
-            found.append((copy.as_posix(), label))
-            number += 1
+    train_files = train_files[_below_train(train_files, paths)]
+    found = [
+        (copy.as_posix(), label)
+        for source, label in zip(train_files.path, train_files.label, strict=True)
+        for copy in _copies_of(Path(source), paths)
+    ]
     return pd.DataFrame(found, columns=["path", "label"])
 
 
@@ -126,18 +129,16 @@ def _copy_path(source: Path, number: int, paths: Paths) -> Path:
     return paths.train_aug / relative.with_name(f"{relative.name}_aug{number}.jpg")
 
 
+def _copies_of(source: Path, paths: Paths, first: int = 1) -> Iterator[Path]:
+    """The copies of a photo that are on disk, from that number on."""
+    copies = (_copy_path(source, number, paths) for number in itertools.count(first))
+    return itertools.takewhile(Path.exists, copies)
+
+
 def _is_made(source: Path, number: int, paths: Paths) -> bool:
     """Whether the copy is there and not that of an older photo of the same name."""
     copy = _copy_path(source, number, paths)
     return copy.exists() and copy.stat().st_mtime == source.stat().st_mtime
-
-
-def _remove_beyond(source: Path, count: int, paths: Paths) -> None:
-    """Removes the copies of a photo from number `count` + 1 on, which training would take, too."""
-    number = count + 1
-    while (copy := _copy_path(source, number, paths)).exists():
-        copy.unlink()
-        number += 1
 
 
 def _augmented_jpeg(source: Path, number: int, seed: int, paths: Paths) -> bytes:
